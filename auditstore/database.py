@@ -1,0 +1,168 @@
+"""Reaching the server: engines, drivers' errors in our words, migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from auditstore.errors import (
+    AuditStoreError,
+    ConfigurationError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    SchemaOutdated,
+)
+from auditstore.sql import server
+from auditstore.sql.tables import SCHEMA
+
+#: What the partitioned outbox and its triggers need.
+MINIMUM_SERVER_VERSION: Final = 15
+_DRIVERS: Final = {"postgresql", "postgres", "postgresql+psycopg"}
+# SQLSTATE classes that an operator must act on although the driver calls them operational.
+_REFUSED_AT_LOGIN: Final = ("28", "3D", "3F", "42")
+
+
+def database_url(text: str) -> URL:
+    """Parse ``postgresql://...`` (libpq's or SQLAlchemy's form) for psycopg 3."""
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ConfigurationError(
+            "AUDITSTORE_DATABASE_URL is not a database URL",
+            hint="Write it like postgresql://user:password@host:5432/database.",
+        ) from error
+    if url.drivername not in _DRIVERS:
+        raise ConfigurationError(
+            f"AUDITSTORE_DATABASE_URL names {url.drivername!r}, not PostgreSQL",
+            hint="Write it like postgresql://user:password@host:5432/database.",
+        )
+    return url.set(drivername="postgresql+psycopg")
+
+
+def create_engine(text: str, *, application_name: str = "auditstore", **options: Any) -> Engine:
+    """An engine for :func:`database_url`; connects lazily, checks pooled connections."""
+    return sqlalchemy.create_engine(
+        database_url(text),
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": 10,
+            "options": "-c timezone=UTC -c client_encoding=UTF8",
+        },
+        **options,
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Drivers' errors in our words: passing, or for an operator to mend."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise translate(error) from error
+
+
+def translate(error: DBAPIError) -> AuditStoreError:
+    """One driver error as DatabaseUnavailable or DatabaseRefused; no secrets in it."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    said = str(error.orig).strip().splitlines()
+    first = said[0] if said else type(error.orig).__name__
+    refused_login = "authentication failed" in first or "does not exist" in first
+    passing = isinstance(error, OperationalError) or error.connection_invalidated
+    if passing and not refused_login and not state.startswith(_REFUSED_AT_LOGIN):
+        return DatabaseUnavailable(
+            f"the database is away: {first}",
+            hint="Check that the server runs and is reachable; it is tried again by itself.",
+        )
+    if state == "42501":
+        return DatabaseRefused(
+            f"the database says no: {first}",
+            hint="Grant this user one of the roles auditstore_writer, auditstore_exporter "
+            "or auditstore_reader, as its work needs.",
+        )
+    if state in {"3F000", "42P01", "42883"}:
+        return SchemaOutdated(
+            f"the database lacks something of the store: {first}", hint="Run `auditstore migrate`."
+        )
+    return DatabaseRefused(
+        f"the database refused: {first}", hint="Check AUDITSTORE_DATABASE_URL and the server's log."
+    )
+
+
+def migrations_folder() -> Path:
+    """Where the migrations lie: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def migrate(url: str) -> list[str]:
+    """Bring the database's schema to head; return the revisions that were applied.
+
+    Raises ConfigurationError for a server that cannot hold the store.
+    """
+    engine = create_engine(url, application_name="auditstore migrate")
+    try:
+        with translated(), engine.connect() as connection:
+            _check_server(connection)
+            before = _revision(connection)
+            connection.rollback()
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            return _applied(config, before)
+    finally:
+        engine.dispose()
+
+
+def check_schema(connection: Connection) -> None:
+    """Raise SchemaOutdated unless the schema is the one that this version works with."""
+    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    found = _revision(connection)
+    if found != head:
+        raise SchemaOutdated(
+            f"the database's schema is {found or 'missing'}, this version needs {head}",
+            hint="Run `auditstore migrate`.",
+        )
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _revision(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    return context.get_current_revision()
+
+
+def _applied(config: Config, before: str | None) -> list[str]:
+    script = ScriptDirectory.from_config(config)
+    revisions = script.iterate_revisions("head", before or "base")
+    return [revision.revision for revision in revisions][::-1]
+
+
+def _check_server(connection: Connection) -> None:
+    version, encoding = server.version(connection), server.encoding(connection)
+    if version < MINIMUM_SERVER_VERSION:
+        raise ConfigurationError(
+            f"the server is PostgreSQL {version}",
+            hint=f"auditstore needs PostgreSQL {MINIMUM_SERVER_VERSION} or later.",
+        )
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"the database's encoding is {encoding}, which cannot keep every snapshot unaltered",
+            hint="Create the database with ENCODING 'UTF8'.",
+        )

@@ -1,0 +1,44 @@
+"""Questions about the server itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+
+def version(connection: Connection) -> int:
+    """The server's major version."""
+    return int(connection.scalar(text("SHOW server_version_num")) or 0) // 10000
+
+
+def encoding(connection: Connection) -> str:
+    """The database's encoding, as PostgreSQL names it."""
+    return str(connection.scalar(text("SHOW server_encoding")))
+
+
+def clock(connection: Connection) -> datetime:
+    """The server's clock, the authority for every time in the store."""
+    now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now
+
+
+def is_standby(connection: Connection) -> bool:
+    """Whether the server is in recovery, so that it shows no writer's locks."""
+    return bool(connection.scalar(text("SELECT pg_is_in_recovery()")))
+
+
+def history(connection: Connection) -> dict[str, str]:
+    """Which server this is and since when it runs: what a failover, a restore or a restart changes.
+
+    The timeline is read from the WAL's file name; ``pg_control_checkpoint`` lags after a promotion.
+    """
+    row = connection.execute(
+        text(
+            "SELECT system_identifier::text,"
+            " left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline,"
+            " extract(epoch FROM pg_postmaster_start_time())::text AS started"
+            " FROM pg_control_system()"
+        )
+    ).one()
+    return {"system": row.system_identifier, "timeline": row.timeline, "started": row.started}

@@ -1,0 +1,225 @@
+"""The tables, as the migrations leave them; ``alembic check`` compares the two."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+SCHEMA: Final = "auditstore"
+
+metadata = MetaData(schema=SCHEMA)
+
+# Byte order, whatever the database's locale: ids sort by time, keys as the stores list them.
+_BYTES = Text(collation="C")
+_TIME = DateTime(timezone=True)
+_NOW = text("clock_timestamp()")
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", BigInteger, Identity(always=True, cache=1), nullable=False),
+    Column("event_id", _BYTES, nullable=False),
+    Column("flow_id", _BYTES, nullable=False),
+    Column("lead_id", _BYTES),
+    Column("type", Text),
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("step_id", Text),
+    Column("started_at", _TIME),
+    Column("ended_at", _TIME),
+    Column("recorded_at", _TIME, nullable=False, server_default=_NOW),
+    # json, not jsonb: the snapshot byte for byte.
+    Column("payload", JSON, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("flow_id", "event_id"),
+    CheckConstraint("event_id ~ '^[0-9a-f]{24}$'", name="events_event_id_check"),
+    CheckConstraint("octet_length(sha256) = 32", name="events_sha256_check"),
+    # What sealing reads: cutting a batch never touches a payload.
+    Index(
+        "events_tail_idx", "flow_id", "position", postgresql_include=["size_bytes", "recorded_at"]
+    ),
+    Index("events_event_id_idx", "event_id"),
+    Index(
+        "events_lead_idx", "lead_id", "event_id", postgresql_where=text("lead_id IS NOT NULL")
+    ),
+    postgresql_partition_by="RANGE (event_id)",
+)
+
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("credential_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+    # What may be shown: the key id or the account, masked.
+    Column("hint", Text, nullable=False),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    UniqueConstraint("name"),
+    CheckConstraint("kind IN ('s3', 'azure')", name="credentials_kind_check"),
+)
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("stream_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("flow_id", _BYTES, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("endpoint_url", Text),
+    Column("location", _BYTES, nullable=False),
+    Column("region", Text),
+    Column("credential_id", BigInteger, ForeignKey(credentials.c.credential_id)),
+    Column("options", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("format", Text, nullable=False),
+    Column("key_template", Text, nullable=False),
+    Column("max_bytes", BigInteger, nullable=False),
+    Column("max_events", Integer, nullable=False),
+    Column("max_delay", Float, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    # Where the exporter stands. Both marks only move forward.
+    Column("sealed_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("sealed_position", BigInteger, nullable=False, server_default=text("0")),
+    Column("delivered_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("delivered_position", BigInteger, nullable=False, server_default=text("0")),
+    Column("chain_hash", LargeBinary, nullable=False),
+    # The server whose history the marks were taken from.
+    Column("history", JSONB, nullable=False, server_default=text("'{}'")),
+    # What an operator sees.
+    Column("state", Text, nullable=False, server_default=text("'streaming'")),
+    Column("state_code", Text),
+    Column("state_cause", Text),
+    Column("state_hint", Text),
+    Column("state_since", _TIME, nullable=False, server_default=_NOW),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_try_at", _TIME),
+    # A lease saves double work; correctness never depends on it.
+    Column("lease_owner", Text),
+    Column("lease_until", _TIME),
+    CheckConstraint("format IN ('ndjson.gz', 'json')", name="streams_format_check"),
+    CheckConstraint(
+        "state IN ('streaming', 'retrying', 'blocked', 'halted')", name="streams_state_check"
+    ),
+    CheckConstraint(
+        "max_bytes > 0 AND max_events > 0 AND max_delay >= 0", name="streams_limits_check"
+    ),
+    Index(
+        "streams_location_key", "location", unique=True, postgresql_where=text("enabled")
+    ),
+    Index("streams_flow_idx", "flow_id"),
+)
+
+stream_intervals = Table(
+    "stream_intervals",
+    metadata,
+    # A stream covers the events of its flow with from_position < position <= to_position.
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("from_position", BigInteger, nullable=False),
+    Column("to_position", BigInteger),
+    Column("opened_at", _TIME, nullable=False, server_default=_NOW),
+    Column("closed_at", _TIME),
+    PrimaryKeyConstraint("stream_id", "from_position", "opened_at"),
+    CheckConstraint("to_position >= from_position", name="stream_intervals_order_check"),
+    Index(
+        "stream_intervals_open_key", "stream_id", unique=True,
+        postgresql_where=text("to_position IS NULL"),
+    ),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    # Sealed: frozen before anything leaves the database.
+    Column("first_position", BigInteger, nullable=False),
+    Column("last_position", BigInteger, nullable=False),
+    Column("event_count", Integer, nullable=False),
+    Column("content_bytes", BigInteger, nullable=False),
+    Column("first_recorded_at", _TIME, nullable=False),
+    Column("last_recorded_at", _TIME, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("encoder", Text, nullable=False),
+    Column("object_key", _BYTES, nullable=False),
+    Column("sealed_at", _TIME, nullable=False, server_default=_NOW),
+    # Delivered: set once, in order of sequence.
+    Column("delivered_at", _TIME),
+    Column("content_sha256", LargeBinary),
+    Column("object_bytes", BigInteger),
+    Column("object_sha256", LargeBinary),
+    Column("etag", Text),
+    Column("version_id", Text),
+    Column("previous_hash", LargeBinary),
+    Column("row_hash", LargeBinary),
+    PrimaryKeyConstraint("stream_id", "sequence"),
+    CheckConstraint(
+        "sequence > 0 AND event_count > 0 AND first_position <= last_position",
+        name="files_range_check",
+    ),
+    CheckConstraint(
+        "num_nulls(delivered_at, content_sha256, object_bytes, object_sha256, previous_hash,"
+        " row_hash) IN (0, 6)",
+        name="files_delivered_check",
+    ),
+    Index("files_waiting_idx", "stream_id", "sequence", postgresql_where=text("delivered_at IS NULL")),
+    # A last guard: no template lets two files of a stream share a key.
+    Index(
+        "files_object_key", "stream_id", "object_key", unique=True,
+        postgresql_where=text("format = 'ndjson.gz'"),
+    ),
+    Index("files_recorded_idx", "stream_id", "last_recorded_at"),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("change_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    # The database's word for who it was, and the client's own.
+    Column("database_user", Text, nullable=False, server_default=text("session_user")),
+    Column("actor", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("subject_id", BigInteger, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("before", JSONB),
+    Column("after", JSONB),
+    CheckConstraint("subject IN ('stream', 'credential')", name="changes_subject_check"),
+    Index("changes_subject_idx", "subject", "subject_id", "change_id"),
+)
+
+daemons = Table(
+    "daemons",
+    metadata,
+    Column("daemon_id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", _TIME, nullable=False, server_default=_NOW),
+    Column("seen_at", _TIME, nullable=False, server_default=_NOW),
+    # The newest safe fence and what holds it back, for `auditstore status`.
+    Column("fence_position", BigInteger),
+    Column("fence_at", _TIME),
+)

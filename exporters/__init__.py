@@ -1,0 +1,1 @@
+"""The way out: tail, seal, encode, deliver."""

@@ -1,0 +1,372 @@
+"""The outbox, its streams and their ledger
+
+Revision: outbox, 2026-11-24
+"""
+
+from __future__ import annotations
+
+import logging
+
+from alembic import op
+from sqlalchemy import text
+
+revision = "outbox"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+log = logging.getLogger("auditstore.migrate")
+
+ROLES = {
+    "auditstore_writer": "appends events, and reads nothing",
+    "auditstore_exporter": "reads events, keeps the ledger and the marks of the streams",
+    "auditstore_reader": "reads events",
+}
+
+EVENTS = """
+CREATE TABLE auditstore.events (
+    position     bigint GENERATED ALWAYS AS IDENTITY (CACHE 1),
+    event_id     text COLLATE "C" NOT NULL,
+    flow_id      text COLLATE "C" NOT NULL,
+    lead_id      text COLLATE "C",
+    type         text,
+    outcome      text,
+    reason       text,
+    step_id      text,
+    started_at   timestamptz,
+    ended_at     timestamptz,
+    recorded_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    payload      json NOT NULL,
+    size_bytes   integer NOT NULL,
+    sha256       bytea NOT NULL,
+    PRIMARY KEY (flow_id, event_id),
+    CONSTRAINT events_event_id_check CHECK (event_id ~ '^[0-9a-f]{24}$'),
+    CONSTRAINT events_sha256_check CHECK (octet_length(sha256) = 32)
+) PARTITION BY RANGE (event_id);
+
+CREATE INDEX events_tail_idx ON auditstore.events (flow_id, position) INCLUDE (size_bytes, recorded_at);
+CREATE INDEX events_event_id_idx ON auditstore.events (event_id);
+CREATE INDEX events_lead_idx ON auditstore.events (lead_id, event_id) WHERE lead_id IS NOT NULL;
+"""
+
+# Measured in docs/decisions/0002-payload-storage.md.
+STORAGE_LZ4 = "ALTER TABLE auditstore.events ALTER COLUMN payload SET COMPRESSION lz4"
+STORAGE_PLAIN = "ALTER TABLE auditstore.events ALTER COLUMN payload SET STORAGE EXTERNAL"
+
+IMMUTABLE = """
+CREATE FUNCTION auditstore.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%.% is append-only: % refused', TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP
+        USING ERRCODE = 'restrict_violation';
+END $$;
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.events
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.events
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+"""
+
+# Callable by a daemon that owns nothing. A range is made only while no row of it lies in the
+# default partition, since immutable rows cannot be moved; such rows stay where they are, found
+# by every query, and `outcome` says so.
+PARTITIONS = """
+CREATE TABLE auditstore.events_default PARTITION OF auditstore.events DEFAULT;
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.events_default
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+
+CREATE FUNCTION auditstore.make_partitions(period text, first_at timestamptz, periods integer)
+RETURNS TABLE (partition_name text, outcome text)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' SET timezone = 'UTC'
+AS $$
+DECLARE
+    step     interval := CASE period WHEN 'month' THEN interval '1 month' WHEN 'day' THEN interval '1 day' END;
+    starts   timestamptz;
+    low      text;
+    high     text;
+BEGIN
+    IF step IS NULL THEN
+        RAISE EXCEPTION 'partitions are made by month or by day, not by %', period;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('auditstore.make_partitions'));
+    FOR n IN 0 .. periods - 1 LOOP
+        starts := date_trunc(period, first_at) + n * step;
+        partition_name := 'events_' || to_char(starts, CASE period WHEN 'month' THEN 'YYYY_MM' ELSE 'YYYY_MM_DD' END);
+        IF to_regclass('auditstore.' || partition_name) IS NOT NULL THEN
+            outcome := 'exists';
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        low  := lpad(to_hex(extract(epoch FROM starts)::bigint), 8, '0');
+        high := lpad(to_hex(extract(epoch FROM starts + step)::bigint), 8, '0');
+        BEGIN
+            EXECUTE format('CREATE TABLE auditstore.%I (LIKE auditstore.events INCLUDING DEFAULTS'
+                ' INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMPRESSION)', partition_name);
+            -- ATTACH, unlike CREATE ... PARTITION OF, lets writers of other partitions go on.
+            EXECUTE format('ALTER TABLE auditstore.events ATTACH PARTITION auditstore.%I'
+                ' FOR VALUES FROM (%L) TO (%L)', partition_name, low, high);
+            EXECUTE format('CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.%I'
+                ' FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change()', partition_name);
+            outcome := 'created';
+        EXCEPTION
+            WHEN invalid_object_definition THEN outcome := 'overlaps';
+            WHEN check_violation THEN outcome := 'rows-in-default';
+        END;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- LeadConduit keeps 90 days, so that much history may be imported.
+SELECT auditstore.make_partitions('month', clock_timestamp() - interval '3 months', 6);
+"""
+
+FUNCTIONS = """
+-- The position handed out last, 0 before the first: the fence's H.
+CREATE FUNCTION auditstore.last_position() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM auditstore.events_position_seq);
+END $$;
+
+-- A writer may learn the hash of an event whose id it knows, and nothing else.
+CREATE FUNCTION auditstore.stored_hashes(flow_ids text[], event_ids text[])
+RETURNS TABLE (flow_id text, event_id text, sha256 bytea)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT e.flow_id, e.event_id, e.sha256
+    FROM unnest(flow_ids, event_ids) AS asked (flow_id, event_id)
+    JOIN auditstore.events e
+      ON e.flow_id = asked.flow_id COLLATE "C" AND e.event_id = asked.event_id COLLATE "C"
+$$;
+"""
+
+STREAMS = """
+CREATE TABLE auditstore.credentials (
+    credential_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name           text NOT NULL UNIQUE,
+    kind           text NOT NULL CONSTRAINT credentials_kind_check CHECK (kind IN ('s3', 'azure')),
+    ciphertext     bytea NOT NULL,
+    hint           text NOT NULL,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE auditstore.streams (
+    stream_id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    flow_id             text COLLATE "C" NOT NULL,
+    url                 text NOT NULL,
+    endpoint_url        text,
+    location            text COLLATE "C" NOT NULL,
+    region              text,
+    credential_id       bigint REFERENCES auditstore.credentials,
+    options             jsonb NOT NULL DEFAULT '{}',
+    format              text NOT NULL,
+    key_template        text NOT NULL,
+    max_bytes           bigint NOT NULL,
+    max_events          integer NOT NULL,
+    max_delay           double precision NOT NULL,
+    enabled             boolean NOT NULL,
+    created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sealed_sequence     bigint NOT NULL DEFAULT 0,
+    sealed_position     bigint NOT NULL DEFAULT 0,
+    delivered_sequence  bigint NOT NULL DEFAULT 0,
+    delivered_position  bigint NOT NULL DEFAULT 0,
+    chain_hash          bytea NOT NULL,
+    history             jsonb NOT NULL DEFAULT '{}',
+    state               text NOT NULL DEFAULT 'streaming',
+    state_code          text,
+    state_cause         text,
+    state_hint          text,
+    state_since         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts            integer NOT NULL DEFAULT 0,
+    next_try_at         timestamptz,
+    lease_owner         text,
+    lease_until         timestamptz,
+    CONSTRAINT streams_format_check CHECK (format IN ('ndjson.gz', 'json')),
+    CONSTRAINT streams_state_check CHECK (state IN ('streaming', 'retrying', 'blocked', 'halted')),
+    CONSTRAINT streams_limits_check CHECK (max_bytes > 0 AND max_events > 0 AND max_delay >= 0)
+);
+CREATE UNIQUE INDEX streams_location_key ON auditstore.streams (location) WHERE enabled;
+CREATE INDEX streams_flow_idx ON auditstore.streams (flow_id);
+
+CREATE TABLE auditstore.stream_intervals (
+    stream_id      bigint NOT NULL REFERENCES auditstore.streams,
+    from_position  bigint NOT NULL,
+    to_position    bigint,
+    opened_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    closed_at      timestamptz,
+    PRIMARY KEY (stream_id, from_position, opened_at),
+    CONSTRAINT stream_intervals_order_check CHECK (to_position >= from_position)
+);
+CREATE UNIQUE INDEX stream_intervals_open_key ON auditstore.stream_intervals (stream_id) WHERE to_position IS NULL;
+
+CREATE TABLE auditstore.files (
+    stream_id          bigint NOT NULL REFERENCES auditstore.streams,
+    sequence           bigint NOT NULL,
+    first_position     bigint NOT NULL,
+    last_position      bigint NOT NULL,
+    event_count        integer NOT NULL,
+    content_bytes      bigint NOT NULL,
+    first_recorded_at  timestamptz NOT NULL,
+    last_recorded_at   timestamptz NOT NULL,
+    format             text NOT NULL,
+    encoder            text NOT NULL,
+    object_key         text COLLATE "C" NOT NULL,
+    sealed_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    delivered_at       timestamptz,
+    content_sha256     bytea,
+    object_bytes       bigint,
+    object_sha256      bytea,
+    etag               text,
+    version_id         text,
+    previous_hash      bytea,
+    row_hash           bytea,
+    PRIMARY KEY (stream_id, sequence),
+    CONSTRAINT files_range_check CHECK (sequence > 0 AND event_count > 0 AND first_position <= last_position),
+    CONSTRAINT files_delivered_check CHECK (
+        num_nulls(delivered_at, content_sha256, object_bytes, object_sha256, previous_hash, row_hash) IN (0, 6))
+);
+CREATE INDEX files_waiting_idx ON auditstore.files (stream_id, sequence) WHERE delivered_at IS NULL;
+CREATE UNIQUE INDEX files_object_key ON auditstore.files (stream_id, object_key) WHERE format = 'ndjson.gz';
+CREATE INDEX files_recorded_idx ON auditstore.files (stream_id, last_recorded_at);
+
+CREATE TABLE auditstore.changes (
+    change_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    changed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    database_user  text NOT NULL DEFAULT session_user,
+    actor          text NOT NULL,
+    subject        text NOT NULL CONSTRAINT changes_subject_check CHECK (subject IN ('stream', 'credential')),
+    subject_id     bigint NOT NULL,
+    action         text NOT NULL,
+    before         jsonb,
+    after          jsonb
+);
+CREATE INDEX changes_subject_idx ON auditstore.changes (subject, subject_id, change_id);
+
+CREATE TABLE auditstore.daemons (
+    daemon_id       text PRIMARY KEY,
+    host            text NOT NULL,
+    pid             integer NOT NULL,
+    version         text NOT NULL,
+    started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    seen_at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    fence_position  bigint,
+    fence_at        timestamptz
+);
+"""
+
+# The ledger's rows are written twice: sealed, then delivered. Neither can be taken back.
+LEDGER_GUARD = """
+CREATE FUNCTION auditstore.guard_file() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.delivered_at IS NOT NULL THEN
+        RAISE EXCEPTION 'file % of stream % is delivered: its ledger row is final', OLD.sequence, OLD.stream_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF (NEW.stream_id, NEW.sequence, NEW.first_position, NEW.last_position, NEW.event_count, NEW.content_bytes,
+        NEW.first_recorded_at, NEW.last_recorded_at, NEW.format, NEW.encoder, NEW.object_key, NEW.sealed_at)
+       IS DISTINCT FROM
+       (OLD.stream_id, OLD.sequence, OLD.first_position, OLD.last_position, OLD.event_count, OLD.content_bytes,
+        OLD.first_recorded_at, OLD.last_recorded_at, OLD.format, OLD.encoder, OLD.object_key, OLD.sealed_at) THEN
+        RAISE EXCEPTION 'file % of stream % is sealed: its range and key are final', OLD.sequence, OLD.stream_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER sealed_once BEFORE UPDATE ON auditstore.files
+    FOR EACH ROW EXECUTE FUNCTION auditstore.guard_file();
+CREATE TRIGGER append_only BEFORE DELETE ON auditstore.files
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.files
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.changes
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.changes
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+"""
+
+REVOKES = """
+REVOKE ALL ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.last_position() FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.stored_hashes(text[], text[]) FROM PUBLIC;
+"""
+
+GRANTS = {
+    "auditstore_writer": """
+        GRANT USAGE ON SCHEMA auditstore TO auditstore_writer;
+        GRANT INSERT (event_id, flow_id, lead_id, type, outcome, reason, step_id, started_at, ended_at,
+                      payload, size_bytes, sha256) ON auditstore.events TO auditstore_writer;
+        GRANT EXECUTE ON FUNCTION auditstore.stored_hashes(text[], text[]) TO auditstore_writer;
+    """,
+    "auditstore_exporter": """
+        GRANT USAGE ON SCHEMA auditstore TO auditstore_exporter;
+        GRANT SELECT ON auditstore.events, auditstore.streams, auditstore.stream_intervals, auditstore.files,
+                        auditstore.credentials, auditstore.changes, auditstore.daemons, auditstore.alembic_version
+            TO auditstore_exporter;
+        GRANT INSERT (stream_id, sequence, first_position, last_position, event_count, content_bytes,
+                      first_recorded_at, last_recorded_at, format, encoder, object_key)
+            ON auditstore.files TO auditstore_exporter;
+        GRANT UPDATE (delivered_at, content_sha256, object_bytes, object_sha256, etag, version_id,
+                      previous_hash, row_hash) ON auditstore.files TO auditstore_exporter;
+        GRANT UPDATE (sealed_sequence, sealed_position, delivered_sequence, delivered_position, chain_hash, history,
+                      state, state_code, state_cause, state_hint, state_since, attempts, next_try_at,
+                      lease_owner, lease_until) ON auditstore.streams TO auditstore_exporter;
+        GRANT INSERT, UPDATE, DELETE ON auditstore.daemons TO auditstore_exporter;
+        GRANT EXECUTE ON FUNCTION auditstore.last_position() TO auditstore_exporter;
+        GRANT EXECUTE ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) TO auditstore_exporter;
+    """,
+    "auditstore_reader": """
+        GRANT USAGE ON SCHEMA auditstore TO auditstore_reader;
+        GRANT SELECT ON auditstore.events TO auditstore_reader;
+    """,
+}
+
+
+def upgrade() -> None:
+    connection = op.get_bind()
+    op.execute(EVENTS)
+    has_lz4 = connection.scalar(
+        text("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+    )
+    op.execute(STORAGE_LZ4 if has_lz4 else STORAGE_PLAIN)
+    op.execute(IMMUTABLE)
+    op.execute(PARTITIONS)
+    op.execute(FUNCTIONS)
+    op.execute(STREAMS)
+    op.execute(LEDGER_GUARD)
+    op.execute(REVOKES)
+    for role, purpose in ROLES.items():
+        if make_role(role, purpose):
+            op.execute(GRANTS[role])
+
+
+def make_role(role: str, purpose: str) -> bool:
+    """Make a group role unless it is there; without the right to, say so and go on."""
+    connection = op.get_bind()
+    here = connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = :role"), {"role": role})
+    if here:
+        return True
+    may = connection.scalar(
+        text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
+    )
+    if not may:
+        log.warning(
+            "role %s (%s) was not made: this user may not create roles. Have an administrator run"
+            " CREATE ROLE %s NOLOGIN and the grants of %s",
+            role, purpose, role, __file__.rpartition("/")[2],
+        )
+        return False
+    # Another database of this server may be migrating at the same moment.
+    op.execute(
+        f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN;"
+        " EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+    )
+    op.execute(f"COMMENT ON ROLE {role} IS 'auditstore: {purpose}'")
+    return True
+
+
+def downgrade() -> None:
+    """There is no way down: dropping an audit store's tables is nobody's migration."""
+    raise RuntimeError("auditstore has no downgrade; restore a backup instead")
