@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,23 +11,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError
 
-from auditstore.errors import (
-    AuditStoreError,
-    ConfigurationError,
-    DatabaseRefused,
-    DatabaseUnavailable,
-    SchemaOutdated,
-)
+from auditstore.errors import ConfigurationError, SchemaOutdated
 from auditstore.sql import server
+from auditstore.sql.failures import translated
 from auditstore.sql.tables import SCHEMA
 
 #: What the partitioned outbox and its triggers need.
 MINIMUM_SERVER_VERSION: Final = 15
 _DRIVERS: Final = {"postgresql", "postgres", "postgresql+psycopg"}
-# SQLSTATE classes that an operator must act on although the driver calls them operational.
-_REFUSED_AT_LOGIN: Final = ("28", "3D", "3F", "42")
 
 
 def database_url(text: str) -> URL:
@@ -60,42 +51,6 @@ def create_engine(text: str, *, application_name: str = "auditstore", **options:
             "options": "-c timezone=UTC -c client_encoding=UTF8",
         },
         **options,
-    )
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Drivers' errors in our words: passing, or for an operator to mend."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise translate(error) from error
-
-
-def translate(error: DBAPIError) -> AuditStoreError:
-    """One driver error as DatabaseUnavailable or DatabaseRefused; no secrets in it."""
-    state = getattr(error.orig, "sqlstate", None) or ""
-    said = str(error.orig).strip().splitlines()
-    first = said[0] if said else type(error.orig).__name__
-    refused_login = "authentication failed" in first or "does not exist" in first
-    passing = isinstance(error, OperationalError) or error.connection_invalidated
-    if passing and not refused_login and not state.startswith(_REFUSED_AT_LOGIN):
-        return DatabaseUnavailable(
-            f"the database is away: {first}",
-            hint="Check that the server runs and is reachable; it is tried again by itself.",
-        )
-    if state == "42501":
-        return DatabaseRefused(
-            f"the database says no: {first}",
-            hint="Grant this user one of the roles auditstore_writer, auditstore_exporter "
-            "or auditstore_reader, as its work needs.",
-        )
-    if state in {"3F000", "42P01", "42883"}:
-        return SchemaOutdated(
-            f"the database lacks something of the store: {first}", hint="Run `auditstore migrate`."
-        )
-    return DatabaseRefused(
-        f"the database refused: {first}", hint="Check AUDITSTORE_DATABASE_URL and the server's log."
     )
 
 

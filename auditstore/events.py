@@ -270,7 +270,8 @@ def _text(value: object) -> str | None:
     if not isinstance(value, str):
         return None
     if "\0" in value or not value.isascii():
-        value = value.replace("\0", "\ufffd").encode(errors="surrogatepass").decode(errors="replace")
+        storable = value.replace("\0", "\ufffd")
+        return storable.encode(errors="surrogatepass").decode(errors="replace")
     return value
 
 

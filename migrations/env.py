@@ -14,7 +14,11 @@ MIGRATION_LOCK = 0x61756469
 
 
 def is_ours(
-    _object: object, name: str | None, kind: str, reflected: bool, _other: object  # noqa: FBT001  # Alembic's signature
+    _object: object,
+    name: str | None,
+    kind: str,
+    reflected: bool,
+    _other: object,  # Alembic's signature
 ) -> bool:
     """Leave partitions out of the comparison: upkeep makes them, not migrations."""
     return not (kind == "table" and reflected and (name or "").startswith("events_"))

@@ -60,9 +60,7 @@ events = Table(
         "events_tail_idx", "flow_id", "position", postgresql_include=["size_bytes", "recorded_at"]
     ),
     Index("events_event_id_idx", "event_id"),
-    Index(
-        "events_lead_idx", "lead_id", "event_id", postgresql_where=text("lead_id IS NOT NULL")
-    ),
+    Index("events_lead_idx", "lead_id", "event_id", postgresql_where=text("lead_id IS NOT NULL")),
     postgresql_partition_by="RANGE (event_id)",
 )
 
@@ -126,9 +124,7 @@ streams = Table(
     CheckConstraint(
         "max_bytes > 0 AND max_events > 0 AND max_delay >= 0", name="streams_limits_check"
     ),
-    Index(
-        "streams_location_key", "location", unique=True, postgresql_where=text("enabled")
-    ),
+    Index("streams_location_key", "location", unique=True, postgresql_where=text("enabled")),
     Index("streams_flow_idx", "flow_id"),
 )
 
@@ -144,7 +140,9 @@ stream_intervals = Table(
     PrimaryKeyConstraint("stream_id", "from_position", "opened_at"),
     CheckConstraint("to_position >= from_position", name="stream_intervals_order_check"),
     Index(
-        "stream_intervals_open_key", "stream_id", unique=True,
+        "stream_intervals_open_key",
+        "stream_id",
+        unique=True,
         postgresql_where=text("to_position IS NULL"),
     ),
 )
@@ -184,10 +182,15 @@ files = Table(
         " row_hash) IN (0, 6)",
         name="files_delivered_check",
     ),
-    Index("files_waiting_idx", "stream_id", "sequence", postgresql_where=text("delivered_at IS NULL")),
+    Index(
+        "files_waiting_idx", "stream_id", "sequence", postgresql_where=text("delivered_at IS NULL")
+    ),
     # A last guard: no template lets two files of a stream share a key.
     Index(
-        "files_object_key", "stream_id", "object_key", unique=True,
+        "files_object_key",
+        "stream_id",
+        "object_key",
+        unique=True,
         postgresql_where=text("format = 'ndjson.gz'"),
     ),
     Index("files_recorded_idx", "stream_id", "last_recorded_at"),

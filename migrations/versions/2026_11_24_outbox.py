@@ -328,7 +328,9 @@ def upgrade() -> None:
     connection = op.get_bind()
     op.execute(EVENTS)
     has_lz4 = connection.scalar(
-        text("SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'")
+        text(
+            "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+        )
     )
     op.execute(STORAGE_LZ4 if has_lz4 else STORAGE_PLAIN)
     op.execute(IMMUTABLE)
@@ -345,7 +347,9 @@ def upgrade() -> None:
 def make_role(role: str, purpose: str) -> bool:
     """Make a group role unless it is there; without the right to, say so and go on."""
     connection = op.get_bind()
-    here = connection.scalar(text("SELECT true FROM pg_roles WHERE rolname = :role"), {"role": role})
+    here = connection.scalar(
+        text("SELECT true FROM pg_roles WHERE rolname = :role"), {"role": role}
+    )
     if here:
         return True
     may = connection.scalar(
@@ -355,7 +359,10 @@ def make_role(role: str, purpose: str) -> bool:
         log.warning(
             "role %s (%s) was not made: this user may not create roles. Have an administrator run"
             " CREATE ROLE %s NOLOGIN and the grants of %s",
-            role, purpose, role, __file__.rpartition("/")[2],
+            role,
+            purpose,
+            role,
+            __file__.rpartition("/")[2],
         )
         return False
     # Another database of this server may be migrating at the same moment.

@@ -1,0 +1,273 @@
+"""Appending to the outbox and reading from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import psycopg
+from sqlalchemy import Connection, bindparam, cast, func, select, text, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text
+
+from auditstore.events import Event, StoredEvent, first_id_at
+from auditstore.sql.tables import events
+
+# Column by column and without `position`: a position must be handed out by the server, after
+# the append's lock on the table is held, or the fence would not see it coming.
+_COPY: Final = (
+    "COPY auditstore.events (event_id, flow_id, lead_id, type, outcome, reason, step_id,"
+    " started_at, ended_at, payload, size_bytes, sha256) FROM STDIN (FORMAT BINARY)"
+)
+_COPY_TYPES: Final = (
+    "text", "text", "text", "text", "text", "text", "text",
+    "timestamptz", "timestamptz", "json", "int4", "bytea",
+)  # fmt: skip
+_INSERT: Final = text(
+    "INSERT INTO auditstore.events (event_id, flow_id, lead_id, type, outcome, reason, step_id,"
+    " started_at, ended_at, payload, size_bytes, sha256)"
+    " VALUES (:event_id, :flow_id, :lead_id, :type, :outcome, :reason, :step_id,"
+    " :started_at, :ended_at, CAST(CAST(:payload AS text) AS json), :size_bytes, :sha256)"
+    " ON CONFLICT DO NOTHING"
+)
+_HASHES: Final = text(
+    "SELECT flow_id, event_id, sha256 FROM auditstore.stored_hashes(:flow_ids, :event_ids)"
+).bindparams(bindparam("flow_ids", type_=ARRAY(Text)), bindparam("event_ids", type_=ARRAY(Text)))
+
+Key = tuple[str, str]
+
+
+def insert(connection: Connection, event: Event) -> bool:
+    """Insert one event unless its key is stored already; return whether it was inserted."""
+    result = connection.execute(
+        _INSERT,
+        {
+            "event_id": event.event_id, "flow_id": event.flow_id, "lead_id": event.lead_id,
+            "type": event.type, "outcome": event.outcome, "reason": event.reason,
+            "step_id": event.step_id, "started_at": event.started_at, "ended_at": event.ended_at,
+            "payload": event.payload.decode(), "size_bytes": event.size_bytes,
+            "sha256": event.sha256,
+        },
+    )  # fmt: skip
+    return result.rowcount == 1
+
+
+def copy(connection: Connection, rows: Iterable[Event]) -> None:
+    """COPY events in; raises psycopg's UniqueViolation if a key is stored already.
+
+    The caller has begun a transaction on ``connection``; on an asynchronous driver this must
+    run inside ``run_sync``.
+    """
+    driver = connection.connection.driver_connection
+    if isinstance(driver, psycopg.AsyncConnection):
+        from sqlalchemy.util import await_only  # noqa: PLC0415  # greenlet: asyncio callers only
+
+        await_only(_copy_async(driver, rows))
+        return
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101  # the repository checked the dialect
+    with driver.cursor() as cursor, cursor.copy(_COPY) as stream:
+        stream.set_types(_COPY_TYPES)
+        for event in rows:
+            stream.write_row(_copied(event))
+
+
+async def _copy_async(driver: psycopg.AsyncConnection[Any], rows: Iterable[Event]) -> None:
+    async with driver.cursor() as cursor, cursor.copy(_COPY) as stream:
+        stream.set_types(_COPY_TYPES)
+        for event in rows:
+            await stream.write_row(_copied(event))
+
+
+def _copied(event: Event) -> tuple[object, ...]:
+    return (
+        event.event_id, event.flow_id, event.lead_id, event.type, event.outcome, event.reason,
+        event.step_id, event.started_at, event.ended_at, event.payload.decode(),
+        event.size_bytes, event.sha256,
+    )  # fmt: skip
+
+
+def stored_hashes(connection: Connection, keys: Sequence[Key]) -> dict[Key, bytes]:
+    """The SHA-256 of those of ``keys`` (flow id, event id) that are stored."""
+    found = connection.execute(
+        _HASHES,
+        {"flow_ids": [flow for flow, _ in keys], "event_ids": [event for _, event in keys]},
+    )
+    return {(row.flow_id, row.event_id): row.sha256 for row in found}
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events to read; ``None`` means any.
+
+    ``start`` (inclusive) and ``end`` (exclusive) bound the creation time in the event id, to
+    the second. ``after_id`` and ``before_id`` are exclusive.
+    """
+
+    flow_id: str | None = None
+    lead_id: str | None = None
+    event_id: str | None = None
+    type: str | None = None
+    outcome: str | None = None
+    start: datetime | None = None
+    end: datetime | None = None
+    after_id: str | None = None
+    before_id: str | None = None
+
+
+Order = Literal["asc", "desc"]
+
+# The payload as text: the driver must not parse it.
+_PAYLOAD = cast(events.c.payload, Text).label("payload_text")
+_READ = (
+    events.c.position, events.c.recorded_at, events.c.event_id, events.c.flow_id,
+    events.c.lead_id, events.c.type, events.c.outcome, events.c.reason, events.c.step_id,
+    events.c.started_at, events.c.ended_at, _PAYLOAD, events.c.sha256,
+)  # fmt: skip
+
+
+def page(
+    connection: Connection,
+    wanted: EventFilter,
+    *,
+    order: Order,
+    limit: int,
+    after: Key | None = None,
+) -> list[StoredEvent]:
+    """The next ``limit`` events by id (then flow), after the key ``after`` in that order."""
+    key = tuple_(events.c.event_id, events.c.flow_id)
+    statement = select(*_READ).limit(limit)
+    if order == "asc":
+        statement = statement.order_by(events.c.event_id, events.c.flow_id)
+    else:
+        statement = statement.order_by(events.c.event_id.desc(), events.c.flow_id.desc())
+    for column in ("flow_id", "lead_id", "event_id", "type", "outcome"):
+        value = getattr(wanted, column)
+        if value is not None:
+            statement = statement.where(events.c[column] == value)
+    if wanted.start is not None:
+        statement = statement.where(events.c.event_id >= first_id_at(wanted.start))
+    if wanted.end is not None:
+        statement = statement.where(events.c.event_id < first_id_at(wanted.end))
+    if wanted.after_id is not None:
+        statement = statement.where(events.c.event_id > wanted.after_id)
+    if wanted.before_id is not None:
+        statement = statement.where(events.c.event_id < wanted.before_id)
+    if after is not None:
+        flow_id, event_id = after
+        bound = tuple_(event_id, flow_id)
+        # The first comparison is implied by the second; it lets the planner prune partitions.
+        if order == "asc":
+            statement = statement.where(events.c.event_id >= event_id, key > bound)
+        else:
+            statement = statement.where(events.c.event_id <= event_id, key < bound)
+    return [_stored(row) for row in connection.execute(statement)]
+
+
+def _stored(row: Any) -> StoredEvent:
+    return StoredEvent(
+        position=row.position,
+        recorded_at=row.recorded_at,
+        event=Event(
+            event_id=row.event_id, flow_id=row.flow_id, lead_id=row.lead_id, type=row.type,
+            outcome=row.outcome, reason=row.reason, step_id=row.step_id,
+            started_at=row.started_at, ended_at=row.ended_at,
+            payload=row.payload_text.encode(), sha256=row.sha256,
+        ),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TailRow:
+    """What sealing knows of an event: its place, its size without the line end, its time."""
+
+    position: int
+    size_bytes: int
+    recorded_at: datetime
+
+
+def tail(
+    connection: Connection, flow_id: str, *, after: int, upto: int, limit: int
+) -> list[TailRow]:
+    """The flow's events with ``after`` < position <= ``upto``, in order; index only."""
+    statement = (
+        select(events.c.position, events.c.size_bytes, events.c.recorded_at)
+        .where(events.c.flow_id == flow_id, events.c.position > after, events.c.position <= upto)
+        .order_by(events.c.position)
+        .limit(limit)
+    )
+    return [TailRow(*row) for row in connection.execute(statement)]
+
+
+def waiting(
+    connection: Connection, flow_id: str, *, after: int, upto: int | None = None
+) -> tuple[int, datetime | None]:
+    """How many of the flow's events lie behind ``after``, and when the oldest was recorded."""
+    statement = select(func.count(), func.min(events.c.recorded_at)).where(
+        events.c.flow_id == flow_id, events.c.position > after
+    )
+    if upto is not None:
+        statement = statement.where(events.c.position <= upto)
+    count, oldest = connection.execute(statement).one()
+    return count, oldest
+
+
+_PAYLOADS: Final = (
+    "COPY (SELECT payload FROM auditstore.events WHERE flow_id = %s AND position BETWEEN %s AND %s"
+    " ORDER BY position) TO STDOUT (FORMAT BINARY)"
+)
+_PAYLOADS_AND_IDS: Final = (
+    "COPY (SELECT payload, event_id, lead_id FROM auditstore.events"
+    " WHERE flow_id = %s AND position BETWEEN %s AND %s"
+    " ORDER BY position) TO STDOUT (FORMAT BINARY)"
+)
+
+
+def payloads(connection: Connection, flow_id: str, first: int, last: int) -> Iterator[bytes]:
+    """The snapshots of a range in position order, their bytes untouched, streamed."""
+    for row in _copy_out(connection, _PAYLOADS, (flow_id, first, last)):
+        yield row[0]
+
+
+def payloads_and_ids(
+    connection: Connection, flow_id: str, first: int, last: int
+) -> Iterator[tuple[bytes, str, str | None]]:
+    """As :func:`payloads`, with event id and lead id."""
+    for row in _copy_out(connection, _PAYLOADS_AND_IDS, (flow_id, first, last)):
+        lead = row[2]
+        yield row[0], row[1].decode(), None if lead is None else lead.decode()
+
+
+def _copy_out(
+    connection: Connection, statement: str, parameters: tuple[object, ...]
+) -> Iterator[tuple[Any, ...]]:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)  # noqa: S101  # only our own engines get here
+    with driver.cursor() as cursor, cursor.copy(statement, parameters) as stream:
+        yield from stream.rows()
+
+
+def hashes(
+    connection: Connection, flow_id: str, *, first: int, last: int
+) -> Iterator[tuple[int, str, bytes]]:
+    """Position, event id and SHA-256 of a range in position order, streamed."""
+    statement = (
+        select(events.c.position, events.c.event_id, events.c.sha256)
+        .where(events.c.flow_id == flow_id, events.c.position.between(first, last))
+        .order_by(events.c.position)
+        .execution_options(yield_per=2000)
+    )
+    for position, event_id, sha256 in connection.execute(statement):
+        yield position, event_id, bytes(sha256)
+
+
+def range_summary(
+    connection: Connection, flow_id: str, *, first: int, last: int
+) -> tuple[int, int]:
+    """How many events a range holds now, and their content bytes, line ends included."""
+    statement = select(func.count(), func.coalesce(func.sum(events.c.size_bytes + 1), 0)).where(
+        events.c.flow_id == flow_id, events.c.position.between(first, last)
+    )
+    count, size = connection.execute(statement).one()
+    return int(count), int(size)

@@ -1,0 +1,67 @@
+"""The driver's errors in our words: the boundary between psycopg and everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+
+from auditstore.errors import (
+    AuditStoreError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    SchemaOutdated,
+)
+
+# SQLSTATE classes and codes, from PostgreSQL's appendix "Error Codes".
+_MISSING: Final = ("3F000", "42P01", "42883", "42703")
+_DENIED: Final = ("42501",)
+_LOGIN: Final = ("28", "3D")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise psycopg's and SQLAlchemy's database errors as ours; other errors pass through."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise translate(error.orig) from error
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def translate(error: BaseException | None) -> AuditStoreError:
+    """One driver error as DatabaseUnavailable (passing), or what an operator must mend."""
+    state = getattr(error, "sqlstate", None) or ""
+    said = str(error).strip().splitlines()
+    first = said[0] if said else type(error).__name__
+    # Without a SQLSTATE it never came to a session, and libpq's text is all there is.
+    login = state.startswith(_LOGIN) or (
+        not state and ("authentication failed" in first or "does not exist" in first)
+    )
+    if state in _DENIED:
+        return DatabaseRefused(
+            f"the database says no: {first}",
+            hint="Grant this user one of the roles auditstore_writer, auditstore_exporter "
+            "or auditstore_reader, as its work needs.",
+        )
+    if state in _MISSING:
+        return SchemaOutdated(
+            f"the database lacks something of the store: {first}", hint="Run `auditstore migrate`."
+        )
+    if login:
+        return DatabaseRefused(
+            f"the database refused the login: {first}",
+            hint="Check user, password and database name in AUDITSTORE_DATABASE_URL.",
+        )
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return DatabaseUnavailable(
+            f"the database is away: {first}",
+            hint="Check that the server runs and is reachable; the daemon tries again by itself.",
+        )
+    return DatabaseRefused(
+        f"the database refused: {first}", hint="The server's log says more; see the cause above."
+    )
