@@ -37,7 +37,9 @@ class Settings:
             secret_keys=tuple(
                 key for key in env.get("AUDITSTORE_SECRET_KEYS", "").replace(",", " ").split()
             ),
-            partitions=cast("PartitionPeriod", _choice(env, "AUDITSTORE_PARTITIONS", "month", "day")),
+            partitions=cast(
+                "PartitionPeriod", _choice(env, "AUDITSTORE_PARTITIONS", "month", "day")
+            ),
             log_format=cast(
                 "Literal['console', 'json']",
                 _choice(env, "AUDITSTORE_LOG_FORMAT", "console", "json"),
