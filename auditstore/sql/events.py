@@ -21,9 +21,11 @@ _COPY: Final = (
     "COPY auditstore.events (event_id, flow_id, lead_id, type, outcome, reason, step_id,"
     " started_at, ended_at, payload, size_bytes, sha256) FROM STDIN (FORMAT BINARY)"
 )
+# How the driver dumps each value. On the wire json is its bytes, as bytea is; named "json" the
+# driver would serialise the snapshot a second time.
 _COPY_TYPES: Final = (
     "text", "text", "text", "text", "text", "text", "text",
-    "timestamptz", "timestamptz", "json", "int4", "bytea",
+    "timestamptz", "timestamptz", "bytea", "int4", "bytea",
 )  # fmt: skip
 _INSERT: Final = text(
     "INSERT INTO auditstore.events (event_id, flow_id, lead_id, type, outcome, reason, step_id,"
@@ -83,7 +85,7 @@ async def _copy_async(driver: psycopg.AsyncConnection[Any], rows: Iterable[Event
 def _copied(event: Event) -> tuple[object, ...]:
     return (
         event.event_id, event.flow_id, event.lead_id, event.type, event.outcome, event.reason,
-        event.step_id, event.started_at, event.ended_at, event.payload.decode(),
+        event.step_id, event.started_at, event.ended_at, event.payload,
         event.size_bytes, event.sha256,
     )  # fmt: skip
 
