@@ -1,0 +1,191 @@
+"""Objects as block blobs in an Azure container.
+
+Azure's metadata names are identifiers: our hyphens are underscores there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    IncompleteReadError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from azure.storage.blob import ContainerClient, ContentSettings
+
+from auditstore.destinations import Destination
+from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
+from auditstore.objects import NewObject, ObjectInfo, PutResult
+from exporters.stores.azure_client import container_client
+from exporters.stores.azure_errors import TAKEN, azure_error
+from exporters.stores.redaction import redacted
+
+
+def open_azure(destination: Destination, *, secret: Mapping[str, str] | None) -> AzureStore:
+    """The store of an Azure destination, with the limits that the exporter uses."""
+    client = container_client(destination, secret=secret)
+    return AzureStore(client, destination, secrets=tuple((secret or {}).values()))
+
+
+class AzureStore:
+    """One container; ``page_size`` is how many blobs one listing request asks for."""
+
+    def __init__(
+        self,
+        client: ContainerClient,
+        destination: Destination,
+        *,
+        secrets: tuple[str, ...] = (),
+        page_size: int = 5000,
+    ) -> None:
+        self._client = client
+        self._destination = destination
+        self._secrets = secrets
+        self._page_size = page_size
+
+    def put_if_absent(self, new: NewObject) -> PutResult:
+        """Create the blob in one request that carries its MD5 for the server to check."""
+        try:
+            answer = self._client.get_blob_client(new.key).upload_blob(
+                new.body,
+                overwrite=False,
+                validate_content=True,
+                metadata={k.replace("-", "_"): v for k, v in new.metadata.items()},
+                content_settings=ContentSettings(
+                    content_type=new.content_type, content_encoding=new.content_encoding
+                ),
+            )
+        except HttpResponseError as error:
+            if _code(error) in TAKEN:
+                return PutResult(created=False)
+            raise self._refusal(error) from error
+        except AzureError as error:
+            raise self._failure(error) from None
+        info = ObjectInfo(
+            key=new.key,
+            size=len(new.body),
+            etag=_etag(answer.get("etag")),
+            version_id=answer.get("version_id"),
+            metadata=dict(new.metadata),
+        )
+        return PutResult(created=True, info=info)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Describe one blob with its metadata."""
+        try:
+            return _info(self._client.get_blob_client(key).get_blob_properties())
+        except HttpResponseError as error:
+            if _code(error) == "BlobNotFound":
+                return None
+            raise self._refusal(error) from error
+        except AzureError as error:
+            raise self._failure(error) from None
+
+    def read(self, key: str) -> Iterator[bytes] | None:
+        """The stored bytes in chunks of 4 MiB, never decompressed on the way."""
+        try:
+            blob = self._client.get_blob_client(key)
+            chunks = blob.download_blob(decompress=False, max_concurrency=1).chunks()
+        except HttpResponseError as error:
+            if _code(error) == "BlobNotFound":
+                return None
+            raise self._refusal(error) from error
+        except AzureError as error:
+            raise self._failure(error) from None
+        return self._translated(chunks)
+
+    def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """Blobs below ``prefix`` with their metadata; what comes before is left out here."""
+        blobs = self._client.list_blobs(
+            name_starts_with=prefix or None,
+            include=["metadata"],
+            results_per_page=self._page_size,
+        )
+        for blob in self._translated(blobs):
+            if start_after is None or blob.name.encode() > start_after.encode():
+                yield _info(blob)
+
+    def close(self) -> None:
+        """Close the client's connections."""
+        self._client.close()
+
+    def _translated(self, items: Any) -> Iterator[Any]:
+        try:
+            yield from items
+        except HttpResponseError as error:
+            raise self._refusal(error) from error
+        except AzureError as error:
+            raise self._failure(error) from None
+
+    def _refusal(self, error: HttpResponseError) -> AuditStoreError:
+        """The error for an answer of the server."""
+        if isinstance(error, ClientAuthenticationError) and error.status_code is None:
+            return self._failure(error)
+        if isinstance(error, IncompleteReadError):
+            return self._failure(error)
+        code = _code(error)
+        return azure_error(
+            status=error.status_code or 0,
+            code=code,
+            # Only where the code says nothing: these texts are long, and quote the request.
+            server_message="" if code else redacted(error.message or "", self._secrets),
+            place=self._destination.url,
+        )
+
+    def _failure(self, error: AzureError) -> AuditStoreError:
+        """The error for no answer at all.
+
+        Raised ``from None`` and without the SDK's text: that holds the URL with its SAS.
+        """
+        place = self._destination.url
+        name = type(error).__name__
+        if isinstance(error, ServiceRequestError | ServiceResponseError | IncompleteReadError):
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                return StoreRefused(
+                    f"{place}: the server's certificate is not trusted",
+                    hint="Correct the endpoint URL, or set REQUESTS_CA_BUNDLE to its own CA.",
+                    code="CertificateNotTrusted",
+                )
+            return StoreUnavailable(
+                f"{place}: the server cannot be reached or broke off ({name})",
+                hint="This passes; it is tried again by itself. If it lasts, check the "
+                "endpoint URL or account name, DNS, proxy and firewall.",
+            )
+        if isinstance(error, ClientAuthenticationError):
+            return StoreRefused(
+                f"{place}: no usable credential was found ({name})",
+                hint="Give the stream a credential whose key is whole, or the machine an "
+                "identity (AZURE_CLIENT_ID and others, a managed identity).",
+                code="NoCredentials",
+            )
+        return StoreRefused(
+            f"{place}: the request cannot be made ({name})",
+            hint="Check the stream's endpoint URL and credential.",
+            code=name,
+        )
+
+
+def _code(error: HttpResponseError) -> str:
+    code = getattr(error, "error_code", None)
+    if code is None:
+        code = getattr(error.response, "headers", {}).get("x-ms-error-code")
+    return str(getattr(code, "value", code) or "")
+
+
+def _etag(value: object) -> str | None:
+    return str(value).strip('"') if value else None
+
+
+def _info(blob: Any) -> ObjectInfo:
+    return ObjectInfo(
+        key=blob.name,
+        size=blob.size,
+        etag=_etag(blob.etag),
+        version_id=blob.version_id,
+        metadata={k.lower().replace("_", "-"): v for k, v in (blob.metadata or {}).items()},
+    )
