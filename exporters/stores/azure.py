@@ -12,7 +12,6 @@ from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
     HttpResponseError,
-    IncompleteReadError,
     ServiceRequestError,
     ServiceResponseError,
 )
@@ -24,6 +23,9 @@ from auditstore.objects import NewObject, ObjectInfo, PutResult
 from exporters.stores.azure_client import container_client
 from exporters.stores.azure_errors import TAKEN, azure_error
 from exporters.stores.redaction import redacted
+
+# Over answers that it does not expect the SDK trips with Python's own errors.
+_SDK_ERRORS = (AzureError, AttributeError, TypeError, ValueError)
 
 
 def open_azure(destination: Destination, *, secret: Mapping[str, str] | None) -> AzureStore:
@@ -60,12 +62,11 @@ class AzureStore:
                     content_type=new.content_type, content_encoding=new.content_encoding
                 ),
             )
-        except HttpResponseError as error:
-            if _code(error) in TAKEN:
+        except _SDK_ERRORS as error:
+            answered = _answer(error)
+            if answered is not None and _code(answered) in TAKEN:
                 return PutResult(created=False)
-            raise self._refusal(error) from error
-        except AzureError as error:
-            raise self._failure(error) from None
+            raise self._translate(error) from answered
         info = ObjectInfo(
             key=new.key,
             size=len(new.body),
@@ -79,24 +80,22 @@ class AzureStore:
         """Describe one blob with its metadata."""
         try:
             return _info(self._client.get_blob_client(key).get_blob_properties())
-        except HttpResponseError as error:
-            if _code(error) == "BlobNotFound":
+        except _SDK_ERRORS as error:
+            answered = _answer(error)
+            if answered is not None and _code(answered) == "BlobNotFound":
                 return None
-            raise self._refusal(error) from error
-        except AzureError as error:
-            raise self._failure(error) from None
+            raise self._translate(error) from answered
 
     def read(self, key: str) -> Iterator[bytes] | None:
         """The stored bytes in chunks of 4 MiB, never decompressed on the way."""
         try:
             blob = self._client.get_blob_client(key)
             chunks = blob.download_blob(decompress=False, max_concurrency=1).chunks()
-        except HttpResponseError as error:
-            if _code(error) == "BlobNotFound":
+        except _SDK_ERRORS as error:
+            answered = _answer(error)
+            if answered is not None and _code(answered) == "BlobNotFound":
                 return None
-            raise self._refusal(error) from error
-        except AzureError as error:
-            raise self._failure(error) from None
+            raise self._translate(error) from answered
         return self._translated(chunks)
 
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
@@ -115,19 +114,26 @@ class AzureStore:
         self._client.close()
 
     def _translated(self, items: Any) -> Iterator[Any]:
-        try:
-            yield from items
-        except HttpResponseError as error:
-            raise self._refusal(error) from error
-        except AzureError as error:
-            raise self._failure(error) from None
+        iterator = iter(items)
+        while True:
+            # Not around the yield: what a caller throws in is no error of the SDK.
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            except _SDK_ERRORS as error:
+                raise self._translate(error) from _answer(error)
+            yield item
+
+    def _translate(self, error: Exception) -> AuditStoreError:
+        """The error for an answer of the server, or for none.
+
+        Raised from the answer only: other errors of the SDK hold the URL with its SAS.
+        """
+        answered = _answer(error)
+        return self._failure(error) if answered is None else self._refusal(answered)
 
     def _refusal(self, error: HttpResponseError) -> AuditStoreError:
-        """The error for an answer of the server."""
-        if isinstance(error, ClientAuthenticationError) and error.status_code is None:
-            return self._failure(error)
-        if isinstance(error, IncompleteReadError):
-            return self._failure(error)
         code = _code(error)
         return azure_error(
             status=error.status_code or 0,
@@ -137,14 +143,17 @@ class AzureStore:
             place=self._destination.url,
         )
 
-    def _failure(self, error: AzureError) -> AuditStoreError:
-        """The error for no answer at all.
-
-        Raised ``from None`` and without the SDK's text: that holds the URL with its SAS.
-        """
+    def _failure(self, error: Exception) -> AuditStoreError:
         place = self._destination.url
         name = type(error).__name__
-        if isinstance(error, ServiceRequestError | ServiceResponseError | IncompleteReadError):
+        if isinstance(error, ClientAuthenticationError):
+            return StoreRefused(
+                f"{place}: no usable credential was found ({name})",
+                hint="Give the stream a credential whose key is whole, or the machine an "
+                "identity (AZURE_CLIENT_ID and others, a managed identity).",
+                code="NoCredentials",
+            )
+        if isinstance(error, HttpResponseError | ServiceRequestError | ServiceResponseError):
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 return StoreRefused(
                     f"{place}: the server's certificate is not trusted",
@@ -156,18 +165,21 @@ class AzureStore:
                 hint="This passes; it is tried again by itself. If it lasts, check the "
                 "endpoint URL or account name, DNS, proxy and firewall.",
             )
-        if isinstance(error, ClientAuthenticationError):
-            return StoreRefused(
-                f"{place}: no usable credential was found ({name})",
-                hint="Give the stream a credential whose key is whole, or the machine an "
-                "identity (AZURE_CLIENT_ID and others, a managed identity).",
-                code="NoCredentials",
-            )
         return StoreRefused(
-            f"{place}: the request cannot be made ({name})",
+            f"{place}: the request cannot be made, or its answer not be read ({name})",
             hint="Check the stream's endpoint URL and credential.",
             code=name,
         )
+
+
+def _answer(error: BaseException | None) -> HttpResponseError | None:
+    """The server's answer behind an error; the SDK may have tripped while reading it."""
+    while error is not None:
+        # A download that breaks off is an HttpResponseError, too, with a good status.
+        if isinstance(error, HttpResponseError) and (error.status_code or 0) >= 300:
+            return error
+        error = error.__context__
+    return None
 
 
 def _code(error: HttpResponseError) -> str:

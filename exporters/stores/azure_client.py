@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from azure.identity import DefaultAzureCredential
-from azure.storage.blob import ContainerClient, ExponentialRetry
+from azure.storage.blob import ContainerClient, LinearRetry
 
 from auditstore.destinations import Destination
 from auditstore.errors import ConfigurationError
@@ -42,9 +42,8 @@ def container_client(
     """
     _keep_secrets_out_of_logs()
     settings: dict[str, Any] = {
-        "retry_policy": ExponentialRetry(
-            initial_backoff=1, increment_base=2, retry_total=attempts - 1, random_jitter_range=1
-        ),
+        # 0 to 2 s between attempts; the exporter's own backoff comes on top.
+        "retry_policy": LinearRetry(backoff=1, retry_total=attempts - 1, random_jitter_range=1),
         "connection_timeout": CONNECT_TIMEOUT_S,
         "read_timeout": read_timeout,
         "max_single_put_size": SINGLE_PUT_BYTES,

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 _LONGEST = 300
 
 
-def redacted(text: str, secrets: Iterable[str]) -> str:
+def redacted(text: str | None, secrets: Iterable[str]) -> str:
     """``text`` without any of ``secrets``, control characters and what is beyond 300."""
+    text = text or ""
     for secret in sorted(secrets, key=len, reverse=True):
         if secret:
             text = text.replace(secret, "***")

@@ -251,7 +251,7 @@ class S3Store:
                 status=_status(error),
                 code=_code(error),
                 server_message=redacted(
-                    error.response.get("Error", {}).get("Message", ""), self._secrets
+                    error.response.get("Error", {}).get("Message"), self._secrets
                 ),
                 operation=error.operation_name,
                 place=place,
@@ -291,7 +291,7 @@ def _status(error: ClientError) -> int:
 def _code(error: BaseException) -> str:
     if not isinstance(error, ClientError):
         return ""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    return str(error.response.get("Error", {}).get("Code") or "")
 
 
 def _info(key: str, size: int, answer: Mapping[str, Any]) -> ObjectInfo:

@@ -124,6 +124,20 @@ def test_a_firewall_without_azures_code_is_refused(store: AzureStore, server: Fa
     assert error.code == "AuthorizationFailure"
 
 
+def test_a_bare_503_passes(store: AzureStore, server: FakeStore) -> None:
+    """A proxy's empty 503 passes."""
+    server.script = [Answer(503)]
+    assert isinstance(failure_of_put(store), StoreUnavailable)
+
+
+def test_an_answer_that_the_sdk_cannot_read(store: AzureStore, server: FakeStore) -> None:
+    """The SDK trips over a refusal without words; the status and code are told all the same."""
+    server.script = [Answer(403, "AuthenticationFailed", "")]
+    error = failure_of_put(store)
+    assert isinstance(error, StoreRefused)
+    assert error.code == "AuthenticationFailed"
+
+
 def test_a_connection_that_is_cut_passes(store: AzureStore, server: FakeStore) -> None:
     """A reset while waiting for the answer passes."""
     server.script = [Answer(then="cut")]

@@ -148,7 +148,7 @@ def test_all_is_synced_before_it_counts(
     sync, link = os.fsync, os.link
 
     def record_sync(descriptor: int) -> None:
-        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
         steps.append("temporary" if name.startswith(".tmp-") else name)
         sync(descriptor)
 

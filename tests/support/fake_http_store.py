@@ -13,7 +13,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import unquote, urlsplit
@@ -32,7 +32,7 @@ class Answer:
 
     status: int = 200
     code: str = ""
-    message: str = ""
+    message: str = "the server's own words"
     headers: dict[str, str] = field(default_factory=dict)
     then: Literal["answer", "hang", "cut", "half", "corrupt", "serve"] = "answer"
     store: bool = False
@@ -142,7 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = b""
         if answer.store or answer.then in {"serve", "half", "corrupt"}:
             served, content = self.store.carry_out(request)
-            answer = served if answer.then in {"serve", "corrupt"} else answer
+            if answer.then not in {"hang", "cut"}:
+                answer = replace(served, then=answer.then)
         if answer.then == "hang":
             self.store.released.wait()
         if answer.then in {"hang", "cut"}:
