@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from azure.core.exceptions import (
     AzureError,
@@ -31,7 +32,7 @@ _SDK_ERRORS = (AzureError, AttributeError, TypeError, ValueError)
 def open_azure(destination: Destination, *, secret: Mapping[str, str] | None) -> AzureStore:
     """The store of an Azure destination, with the limits that the exporter uses."""
     client = container_client(destination, secret=secret)
-    return AzureStore(client, destination, secrets=tuple((secret or {}).values()))
+    return AzureStore(client, destination, secrets=_secret_parts(secret or {}))
 
 
 class AzureStore:
@@ -170,6 +171,16 @@ class AzureStore:
             hint="Check the stream's endpoint URL and credential.",
             code=name,
         )
+
+
+def _secret_parts(secret: Mapping[str, str]) -> tuple[str, ...]:
+    """Whole values, and keys and signatures within them, as a server might repeat them."""
+    values = [value for name, value in secret.items() if name != "account_url"]
+    parts = [part for value in values for part in value.replace("&", ";").split(";")]
+    named = (part.partition("=") for part in parts)
+    hidden = {"accountkey", "sharedaccesssignature", "sig"}
+    inner = [value for name, _, value in named if name.lower() in hidden]
+    return (*values, *inner, *(unquote(value) for value in inner))
 
 
 def _answer(error: BaseException | None) -> HttpResponseError | None:

@@ -18,6 +18,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISREG
 
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
 from auditstore.objects import NewObject, ObjectInfo, PutResult
@@ -72,7 +73,7 @@ class FolderStore:
             return None
         except OSError as error:
             raise _translate(error, key) from error
-        return ObjectInfo(key=key, size=status.st_size) if path.is_file() else None
+        return ObjectInfo(key=key, size=status.st_size) if S_ISREG(status.st_mode) else None
 
     def read(self, key: str) -> Iterator[bytes] | None:
         """The file's bytes in chunks of 1 MiB."""

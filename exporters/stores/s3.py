@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,10 @@ _PASSING = (
 )
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 
-# Whether (endpoint, bucket) keeps create-only writes; found out once a process.
+# Whether (endpoint, bucket) keeps create-only writes; found out once a process. A lock for
+# each, so that a server that hangs holds up no other.
 _CONDITIONAL: dict[tuple[str, str], bool] = {}
-_CONDITIONAL_LOCK = threading.Lock()
+_CONDITIONAL_LOCKS: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
 
 
 def open_s3(
@@ -71,7 +73,9 @@ def open_s3(
 ) -> S3Store:
     """The store of an S3 destination, with the limits that the exporter uses."""
     client = s3_client(destination, region=region, secret=secret, options=options)
-    return S3Store(client, destination, options=options, secrets=tuple((secret or {}).values()))
+    # A role's name is no secret, and a refusal is clearer with it.
+    hidden = tuple(value for name, value in (secret or {}).items() if name != "role_arn")
+    return S3Store(client, destination, options=options, secrets=hidden)
 
 
 class S3Store:
@@ -196,7 +200,7 @@ class S3Store:
         if self._destination.is_aws:
             return True
         place = (self._destination.endpoint_url or "", self._destination.bucket)
-        with _CONDITIONAL_LOCK:
+        with _CONDITIONAL_LOCKS[place]:
             if place not in _CONDITIONAL:
                 _CONDITIONAL[place] = self._probe_conditions()
             return _CONDITIONAL[place]

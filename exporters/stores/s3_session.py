@@ -100,8 +100,13 @@ def _session(region: str | None, secret: dict[str, str]) -> botocore.session.Ses
         if "external_id" in secret:
             extra["ExternalId"] = secret["external_id"]
         sts_region = region or session.get_config_variable("region") or "us-east-1"
+        limits = Config(
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        )
         fetcher = AssumeRoleCredentialFetcher(
-            partial(session.create_client, region_name=sts_region),
+            partial(session.create_client, region_name=sts_region, config=limits),
             source,
             secret["role_arn"],
             extra_args=extra,

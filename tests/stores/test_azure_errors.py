@@ -12,6 +12,7 @@ from support.stores import new_object, read_all, unique_name
 
 from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
+from exporters.stores import open_store
 from exporters.stores.azure import AzureStore
 from exporters.stores.azure_client import container_client
 
@@ -122,6 +123,22 @@ def test_a_firewall_without_azures_code_is_refused(store: AzureStore, server: Fa
     error = failure_of_put(store)
     assert isinstance(error, StoreRefused)
     assert error.code == "AuthorizationFailure"
+
+
+def test_no_secret_of_a_connection_string_in_messages(server: FakeStore) -> None:
+    """A server in between that repeats the key does not get it into our message."""
+    key = "aHVudGVyMg=="
+    text = f"AccountName=account;AccountKey={key};BlobEndpoint={server.url}/account"
+    store = open_store(Destination("azure", "events"), secret={"connection_string": text})
+    assert isinstance(store, AzureStore)
+    xml = {"Content-Type": "application/xml"}
+    words = f"<Error><Message>you sent {key}</Message></Error>"
+    server.script = [Answer(400, headers=xml, text=words)]
+    error = failure_of_put(store)
+    assert isinstance(error, StoreRefused)
+    assert key not in error.message + error.hint
+    assert "you sent ***" in error.message
+    store.close()
 
 
 def test_a_bare_503_passes(store: AzureStore, server: FakeStore) -> None:

@@ -296,7 +296,7 @@ def test_s3_assumes_a_role(s3_place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     store = open_store(s3_place.destination, region="us-east-1", secret=secret)
     assert store.put_if_absent(new_object("x")).created
     assert isinstance(store, S3Store)
-    credentials = store._client._get_credentials()
+    credentials = store._client._request_signer._credentials  # type: ignore[attr-defined]  # botocore keeps it private
     assert credentials.method == "auditstore-assumed-role"
     assert credentials.access_key.startswith("ASIA")
     assert not credentials.refresh_needed()

@@ -2,16 +2,18 @@
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.certificates import self_signed
 from support.fake_http_store import Answer, FakeStore, running_fake_store
-from support.stores import S3_SECRET, new_object, read_all, unique_name
+from support.stores import S3_SECRET, new_object, race, read_all, unique_name
 
 from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
 from exporters.stores.s3 import S3Store
+from exporters.stores.s3_errors import s3_error
 from exporters.stores.s3_session import s3_client
 
 PROBE = "logs/auditstore_verification_conditional.txt"
@@ -272,6 +274,47 @@ def test_the_probe_of_a_later_process(server: FakeStore) -> None:
     later.put_if_absent(new_object("logs/y"))
     assert [request.key for request in server.requests] == [PROBE, "logs/y"]
     later.close()
+
+
+def test_a_server_that_hangs_holds_up_no_other(server: FakeStore) -> None:
+    """While one server does not answer the first question, another takes files."""
+    hanging = open_fake(server)
+    server.script = [Answer(then="hang")]
+    with running_fake_store("s3") as other, ThreadPoolExecutor(2) as threads:
+        stuck = threads.submit(failure_of_put, hanging)
+        assert server.arrived.wait(30)
+        working = open_fake(other)
+        done = threads.submit(working.put_if_absent, new_object("logs/x"))
+        try:
+            assert done.result(timeout=30).created
+            assert not stuck.done()
+        finally:
+            server.released.set()
+        assert isinstance(stuck.result(timeout=30), StoreUnavailable)
+        working.close()
+    hanging.close()
+
+
+def test_many_threads_ask_once(server: FakeStore) -> None:
+    """Eight first writes at once make one probe between them."""
+    store = open_fake(server)
+    results = race(8, lambda number: store.put_if_absent(new_object(f"logs/{number}")))
+    assert all(result.created for result in results)
+    assert [request.key for request in server.requests].count(PROBE) == 2
+    store.close()
+
+
+def test_a_role_that_may_not_be_assumed() -> None:
+    """The hint is about the role's trust, not about the bucket's rights."""
+    error = s3_error(
+        status=403,
+        code="AccessDenied",
+        server_message="not authorized to perform sts:AssumeRole",
+        operation="AssumeRole",
+        place="s3://bucket",
+    )
+    assert isinstance(error, StoreRefused)
+    assert "trust policy" in error.hint
 
 
 @pytest.mark.parametrize("conditions", ["ignored", "refused"])

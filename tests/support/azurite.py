@@ -54,7 +54,7 @@ def running_azurite() -> Iterator[Azurite]:
     """A blob service on a free loopback port, its data in memory."""
     node, npm = _node_and_npm()
     home = _installed(npm)
-    command = [
+    command: list[str | Path] = [
         *node,
         "--require",
         home / "watch.js",
@@ -93,8 +93,7 @@ def _run_npm(npm: list[str], folder: Path) -> None:
     result = subprocess.run(
         [*npm, *arguments, f"azurite@{VERSION}"],
         cwd=folder,
-        # In the folder, so that nothing else under HOME need be writable.
-        env={**clean_environment(), "npm_config_cache": str(folder / ".npm")},
+        env=_npm_environment(folder / ".npm"),
         capture_output=True,
         text=True,
         timeout=_INSTALL_TIMEOUT_S,
@@ -103,6 +102,16 @@ def _run_npm(npm: list[str], folder: Path) -> None:
     shutil.rmtree(folder / ".npm", ignore_errors=True)
     if result.returncode or not (folder / _MAIN).is_file():
         raise RuntimeError(f"npm could not install Azurite:\n{result.stdout}{result.stderr}")
+
+
+def _npm_environment(cache: Path) -> dict[str, str]:
+    """With proxies and npm's own settings; its cache where nothing else need be writable."""
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name.lower().endswith("_proxy") or name.lower().startswith("npm_config_")
+    }
+    return {**clean_environment(), **settings, "npm_config_cache": str(cache)}
 
 
 def _node_and_npm() -> tuple[list[str], list[str]]:

@@ -2,7 +2,8 @@
 
 By default it keeps objects in memory, refuses a second create-only write, and checks the
 checksum that came with a body, which moto does not. ``script`` is a list of answers for
-the next requests, one each; ``requests`` records what came in.
+the next requests, one each; ``requests`` records what came in, ``arrived`` is set with the
+first of them, and setting ``released`` ends what hangs.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from xml.sax.saxutils import escape
 class Answer:
     """What happens to one request.
 
-    ``code`` makes an error answer. ``then`` is what goes wrong: ``hang`` never answers,
-    ``cut`` closes the connection instead of answering, ``half`` closes it within the body,
-    ``corrupt`` changes a byte of what was sent before it is looked at, ``serve`` nothing.
+    ``code`` makes an error answer, ``text`` one that is no store's own (a proxy's). ``then``
+    is what goes wrong: ``hang`` never answers, ``cut`` closes the connection instead of
+    answering, ``half`` closes it within the body, ``corrupt`` changes a byte of what was
+    sent before it is looked at, ``serve`` nothing.
     With ``store`` the request is carried out first.
     """
 
@@ -34,6 +36,7 @@ class Answer:
     code: str = ""
     message: str = "the server's own words"
     headers: dict[str, str] = field(default_factory=dict)
+    text: str = ""
     then: Literal["answer", "hang", "cut", "half", "corrupt", "serve"] = "answer"
     store: bool = False
 
@@ -68,6 +71,7 @@ class FakeStore:
         self.script: list[Answer] = []
         self.requests: list[Request] = []
         self.objects: dict[str, StoredObject] = {}
+        self.arrived = threading.Event()
         self.released = threading.Event()
         self.lock = threading.Lock()
         self.url = ""
@@ -76,6 +80,7 @@ class FakeStore:
         """Record the request and take the answer that the script has for it."""
         with self.lock:
             self.requests.append(request)
+            self.arrived.set()
             return self.script.pop(0) if self.script else Answer(then="serve")
 
     def carry_out(self, request: Request) -> tuple[Answer, bytes]:
@@ -161,7 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
-        if answer.code:
+        if answer.text:
+            content = answer.text.encode()
+        elif answer.code:
             content = (
                 f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{answer.code}</Code>'
                 f"<Message>{escape(answer.message)}</Message></Error>"
