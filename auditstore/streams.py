@@ -312,7 +312,7 @@ def _record(
 ) -> None:
     sql.record_change(
         connection, actor=actor, subject="stream", subject_id=after.stream_id, action=action,
-        before=before and before.settings(), after=after.settings(),
+        before=None if before is None else before.settings(), after=after.settings(),
     )  # fmt: skip
 
 
