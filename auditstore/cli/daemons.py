@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 
 from auditstore.sql import leases
 
-#: A daemon that was not seen for so many seconds counts as gone.
-ALIVE_WITHIN_S: Final = 30.0
+#: A daemon that was not seen for so long counts as gone: the leases' time, as the exporter has it.
+ALIVE_WITHIN_S: Final = 15.0
 
 
 def any_alive(connection: Connection) -> bool:

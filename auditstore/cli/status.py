@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -49,7 +49,7 @@ class Overview:
     position: int
     streams: Sequence[StreamProgress]
     daemons: Sequence[Any]
-    writers: Sequence[Any]
+    writers: Sequence[fence.OpenWriter]
 
 
 @click.command()
@@ -151,7 +151,7 @@ def _show_writers(seen: Overview) -> None:
             Row(
                 (
                     plain(each.pid or "-"), plain(each.user_name or "-"),
-                    plain(each.application or "-"), plain(age(each.age)),
+                    plain(each.application or "-"), plain("-" if each.age is None else age(each.age)),
                     plain("prepared" if each.prepared else each.state or "-"),
                 ),
                 (plain(f"prepared transaction {each.prepared}" if each.prepared
@@ -199,8 +199,8 @@ def _as_json(seen: Overview) -> dict[str, Any]:
             for each in seen.streams
         ],
         "daemons": [
-            dict(daemon._mapping) | {"alive": is_alive(daemon)}  # noqa: SLF001  # SQLAlchemy's documented accessor
+            {name: getattr(daemon, name) for name in daemon._fields} | {"alive": is_alive(daemon)}
             for daemon in seen.daemons
         ],
-        "open_writers": [dict(each._mapping) for each in seen.writers],  # noqa: SLF001  # as above
+        "open_writers": [asdict(each) for each in seen.writers],
     }  # fmt: skip
