@@ -166,6 +166,12 @@ def write_bytes(data: bytes) -> None:
     sys.stdout.buffer.write(data)
 
 
+def note(what: str) -> None:
+    """A remark on stderr, so that what is piped stays data only."""
+    err = Console(stderr=True, highlight=False, markup=False)
+    err.print(Text(harmless(what), style="dim"), soft_wrap=not err.is_terminal)
+
+
 @contextmanager
 def busy(what: str) -> Iterator[Callable[[str], None]]:
     """Shows on a terminal that work goes on; yields a function that says with what."""

@@ -19,6 +19,7 @@ from auditstore.cli.display import (
     console,
     heading,
     listing,
+    note,
     pairs,
     plain,
     show,
@@ -162,8 +163,7 @@ def _table(found: list[StoredEvent], limit: int) -> None:
     if hidden:
         notes.append(f"no room for {', '.join(hidden)}: widen the terminal, or use --json")
     if notes:
-        # On stderr, so that what is piped is events only.
-        click.echo(click.style("; ".join(notes), dim=True), err=True)
+        note("; ".join(notes))
 
 
 def _one(found: list[StoredEvent], event_id: str) -> StoredEvent:

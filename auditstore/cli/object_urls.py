@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from auditstore.events import StoredEvent
 from auditstore.layout import event_key
 from auditstore.ledger import LedgerFile
@@ -22,5 +24,6 @@ def object_url(stream: Stream, key: str) -> str:
     """``s3://bucket/key``; for a folder the path as a URL."""
     destination = stream.destination
     if destination.scheme == "file":
-        return f"{destination.url}/{key}"
+        # A key's own percent signs are part of the file's name.
+        return f"{destination.url}/{quote(key, safe='/=')}"
     return f"{destination.scheme}://{destination.bucket}/{key}"

@@ -151,7 +151,8 @@ def _show_writers(seen: Overview) -> None:
             Row(
                 (
                     plain(each.pid or "-"), plain(each.user_name or "-"),
-                    plain(each.application or "-"), plain("-" if each.age is None else age(each.age)),
+                    plain(each.application or "-"),
+                    plain("-" if each.age is None else age(each.age)),
                     plain("prepared" if each.prepared else each.state or "-"),
                 ),
                 (plain(f"prepared transaction {each.prepared}" if each.prepared
@@ -174,7 +175,7 @@ def _row(each: StreamProgress, now: datetime) -> Row:
             plain(number(each.waiting) if each.waiting else "-"),
             plain(age(lag) if each.waiting else "-", "yellow" if late else ""),
             plain("-" if last is None or last.delivered_at is None
-                  else f"{last.sealed.sequence}, {ago(last.delivered_at, now)}"),
+                  else f"#{last.sealed.sequence}, {ago(last.delivered_at, now)}"),
         ),
         (stream_view.place(stream), *stream_view.trouble(stream, now)),
     )  # fmt: skip

@@ -42,7 +42,7 @@ def test_lag_counts_what_waits_and_what_is_sealed(cli: CommandLine, engine: Engi
     assert (done["waiting_events"], done["lag_seconds"]) == (0, 0)
     assert done["last_file"]["sequence"] == 2
     shown = cli.run("status").stdout
-    assert "2, 0." in shown
+    assert "#2, 0." in shown
     assert "s3://some-bucket" in shown
 
 
