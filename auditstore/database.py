@@ -50,6 +50,11 @@ def create_engine(text: str, *, application_name: str = "auditstore", **options:
         connect_args={
             "application_name": application_name,
             "connect_timeout": 10,
+            # A server that vanishes without a word is noticed within half a minute.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
             "options": "-c timezone=UTC -c client_encoding=UTF8",
         },
         **options,
