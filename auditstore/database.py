@@ -27,11 +27,13 @@ def database_url(text: str) -> URL:
     """Parse ``postgresql://...`` (libpq's or SQLAlchemy's form) for psycopg 3."""
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # From None: a port that is no number is quoted, and may be part of a password.
         raise ConfigurationError(
             "AUDITSTORE_DATABASE_URL is not a database URL",
-            hint="Write it like postgresql://user:password@host:5432/database.",
-        ) from error
+            hint="Write it like postgresql://user:password@host:5432/database, "
+            "special characters in the password percent-encoded.",
+        ) from None
     if url.drivername not in _DRIVERS:
         raise ConfigurationError(
             f"AUDITSTORE_DATABASE_URL names {url.drivername!r}, not PostgreSQL",
@@ -48,6 +50,11 @@ def create_engine(text: str, *, application_name: str = "auditstore", **options:
         connect_args={
             "application_name": application_name,
             "connect_timeout": 10,
+            # A server that vanishes without a word is noticed within half a minute.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
             "options": "-c timezone=UTC -c client_encoding=UTF8",
         },
         **options,

@@ -227,6 +227,8 @@ def change(
     if format_ != before.format and "key_template" not in values:
         values["key_template"] = _template(format_, None)
     template = _template(format_, values.get("key_template", before.key_template))
+    if "key_template" in values:
+        values["key_template"] = template  # None asks for the default
     if format_ == "ndjson.gz":
         check_template(template, prefix=before.destination.prefix, flow_id=before.flow_id)
     Limits(

@@ -107,14 +107,16 @@ class Daemon:
         self._lock = threading.Lock()
         self._fence: Fence | None = None
         self._fence_connection: Connection | None = None
-        self._database_away = False
+        self._waiting = False
         self._away_until = 0.0
         self._healthy = ThreadPoolExecutor(self._config.workers, thread_name_prefix="stream")
         self._troubled = ThreadPoolExecutor(
             self._config.troubled_workers, thread_name_prefix="troubled"
         )
         self._scheduler = BackgroundScheduler(
-            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1}
+            timezone=UTC,
+            # A job that is late runs once, however late it is.
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
 
     def start(self) -> None:
@@ -135,6 +137,7 @@ class Daemon:
             next_run_time=now,
         )  # fmt: skip
         self._scheduler.start()
+        threading.Thread(target=self._watch_clock, name="watchdog", daemon=True).start()
         log.info("exporting", daemon=self.daemon_id, streams=len(self._tasks))
 
     def stop(self) -> bool:
@@ -161,7 +164,7 @@ class Daemon:
     # --- the scheduler's jobs -------------------------------------------------------
 
     def _guard(self, job: Callable[[], None]) -> Callable[[], None]:
-        """A job that waits while the database is away, and says so once."""
+        """A job that waits while the database is in trouble, and says so once."""
 
         def guarded() -> None:
             if self._stopping.is_set() or self._monotonic() < self._away_until:
@@ -170,15 +173,29 @@ class Daemon:
                 job()
             except AuditStoreError as error:
                 self._away_until = self._monotonic() + 1.0
-                if not self._database_away:
-                    self._database_away = True
-                    log.warning("database away", cause=error.message, hint=error.hint)
+                if not self._waiting:
+                    self._waiting = True
+                    log.warning("waiting", code=error.code, cause=error.message, hint=error.hint)
             else:
-                if self._database_away:
-                    self._database_away = False
-                    log.info("database back")
+                if self._waiting:
+                    self._waiting = False
+                    log.info("going on")
 
         return guarded
+
+    def _watch_clock(self) -> None:
+        """Run the jobs at once when the host's clock was set back.
+
+        The scheduler goes by the host's clock: set back by an hour, it would sleep that long.
+        """
+        behind = time.time() - self._monotonic()
+        while not self._stopping.wait(1.0):
+            now_behind = time.time() - self._monotonic()
+            if now_behind < behind - 1.0:
+                log.warning("the host's clock was set back", seconds=round(behind - now_behind, 1))
+                for job in self._scheduler.get_jobs():
+                    job.modify(next_run_time=datetime.now(UTC))
+            behind = now_behind
 
     def _tick(self) -> None:
         """Advance the fence, and give the streams that may have work to their threads."""
@@ -325,7 +342,7 @@ class Daemon:
 
         self._scheduler.add_job(
             due, "date", run_date=datetime.now(UTC) + timedelta(seconds=retry_in),
-            id=f"retry-{task.stream_id}", replace_existing=True, misfire_grace_time=None,
+            id=f"retry-{task.stream_id}", replace_existing=True,
         )  # fmt: skip
 
     def _idle_streams(self, stream_ids: list[int]) -> list[int]:

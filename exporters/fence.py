@@ -67,8 +67,9 @@ class Fence:
         high = sql.high_water(self._connection)
         writers = sql.writers(self._connection)
         if self._server_started not in {None, high.server_started}:
-            # A pooler reconnected behind our back to a server that was restarted.
+            # A pooler reconnected behind our back, to a server that was restarted or replaced.
             self._marks.clear()
+            self.position = 0
         self._server_started = high.server_started
 
         for mark in self._marks:

@@ -67,8 +67,9 @@ def test_each_command_exists_with_its_options(words: list[str]) -> None:
             assert word.partition("=")[0] in options
         else:
             assert isinstance(command, click.Group)
-            assert word in command.commands
-            command = command.commands[word]
+            found = command.get_command(click.Context(command), word)
+            assert found is not None, word
+            command = found
     assert not isinstance(command, click.Group)
 
 

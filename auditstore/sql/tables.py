@@ -207,8 +207,9 @@ changes = Table(
     Column("subject", Text, nullable=False),
     Column("subject_id", BigInteger, nullable=False),
     Column("action", Text, nullable=False),
-    Column("before", JSONB),
-    Column("after", JSONB),
+    # NULL, not JSON's null, where there is nothing before or after.
+    Column("before", JSONB(none_as_null=True)),
+    Column("after", JSONB(none_as_null=True)),
     CheckConstraint("subject IN ('stream', 'credential')", name="changes_subject_check"),
     Index("changes_subject_idx", "subject", "subject_id", "change_id"),
 )

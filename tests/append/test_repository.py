@@ -52,7 +52,8 @@ def test_appends_byte_for_byte(engine: Engine, size: int) -> None:
         wrong = connection.scalar(
             text(
                 "SELECT count(*) FROM auditstore.events"
-                " WHERE size_bytes <> octet_length(payload::text) OR sha256 <> sha256(convert_to(payload::text, 'UTF8'))"
+                " WHERE size_bytes <> octet_length(payload::text)"
+                " OR sha256 <> sha256(convert_to(payload::text, 'UTF8'))"
             )
         )
     assert wrong == 0
