@@ -60,14 +60,12 @@ def shortened(value: Any, depth: int = 0) -> Any:
         return shortened(value["raw"], depth)
     if isinstance(value, str) and len(value) > _LONGEST_TEXT:
         return value[: _LONGEST_TEXT - 1] + "…"
-    if isinstance(value, list) and len(value) > 1:
-        return [f"… {len(value)} items"]
-    if isinstance(value, dict) and value and depth >= _DEEPEST:
-        return f"… {len(value)} fields"
     if isinstance(value, list):
-        return [shortened(each, depth + 1) for each in value]
+        some = value if len(value) == 1 else [f"… {len(value)} items"]
+        return [shortened(each, depth + 1) for each in some] if value else value
     if isinstance(value, dict):
-        return {name: shortened(each, depth + 1) for name, each in value.items()}
+        inner = {name: shortened(each, depth + 1) for name, each in value.items()}
+        return f"… {len(value)} fields" if value and depth >= _DEEPEST else inner
     return value
 
 
