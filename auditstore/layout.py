@@ -6,6 +6,7 @@ Every part that comes from data is percent-encoded (RFC 3986, nothing but letter
 
 from __future__ import annotations
 
+import re
 import string
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -80,7 +81,7 @@ def event_key(*, prefix: str, lead_id: str | None, event_id: str) -> str:
 
 
 def check_template(template: str, *, prefix: str, flow_id: str) -> None:
-    """Raise ConfigurationError for a template that could make two files share a key, or a bad key."""
+    """Raise ConfigurationError for a template by which two files could share a key."""
     hint = f"Write a template like {DEFAULT_TEMPLATE}"
     try:
         parts = list(string.Formatter().parse(template))
@@ -118,3 +119,35 @@ def check_template(template: str, *, prefix: str, flow_id: str) -> None:
             f"keys would be {len(longest.encode())} bytes long, over {MAX_KEY_BYTES}",
             hint="Shorten the prefix or the template.",
         )
+
+
+def static_prefix(template: str, *, prefix: str, flow_id: str, stream_id: int) -> str:
+    """What all keys of a stream begin with, the longest common start of its template."""
+    fixed = ""
+    for text, name, _, _ in string.Formatter().parse(template):
+        fixed += text
+        if name == "flow":
+            fixed += encode_part(flow_id)
+        elif name == "stream":
+            fixed += f"{stream_id:06d}"
+        elif name is not None:
+            break
+    return join(prefix, fixed)
+
+
+def key_pattern(template: str, *, prefix: str, flow_id: str, stream_id: int) -> re.Pattern[str]:
+    """Matches the keys of a stream's files; its group ``sequence`` is their number."""
+    pattern = re.escape(join(prefix, ""))
+    seen = False
+    for text, name, _, _ in string.Formatter().parse(template):
+        pattern += re.escape(text)
+        if name == "flow":
+            pattern += re.escape(encode_part(flow_id))
+        elif name == "stream":
+            pattern += f"{stream_id:06d}"
+        elif name == "sequence":
+            pattern += "(?P=sequence)" if seen else "(?P<sequence>[0-9]{10,})"
+            seen = True
+        elif name is not None:
+            pattern += "[0-9-]+"
+    return re.compile(pattern)

@@ -84,6 +84,7 @@ class Stream:
     limits: Limits
     enabled: bool
     changed_at: datetime
+    credential_changed_at: datetime | None
     sealed_sequence: int
     sealed_position: int
     delivered_sequence: int
@@ -98,6 +99,11 @@ class Stream:
     def shown_state(self) -> str:
         """The state in one word: ``disabled``, or what the exporter last reported."""
         return self.status.state if self.enabled else "disabled"
+
+    @property
+    def version(self) -> tuple[datetime, datetime | None]:
+        """Differs after every change of the stream's settings or of its credential."""
+        return (self.changed_at, self.credential_changed_at)
 
     def settings(self) -> dict[str, Any]:
         """The settings as a change records them and a program reads them; no secrets."""
@@ -312,7 +318,7 @@ def _record(
 ) -> None:
     sql.record_change(
         connection, actor=actor, subject="stream", subject_id=after.stream_id, action=action,
-        before=before and before.settings(), after=after.settings(),
+        before=before.settings() if before else None, after=after.settings(),
     )  # fmt: skip
 
 
@@ -335,6 +341,7 @@ def _stream(row: Any) -> Stream:
         limits=Limits(row.max_bytes, row.max_events, row.max_delay),
         enabled=row.enabled,
         changed_at=row.changed_at,
+        credential_changed_at=row.credential_changed_at,
         sealed_sequence=row.sealed_sequence,
         sealed_position=row.sealed_position,
         delivered_sequence=row.delivered_sequence,

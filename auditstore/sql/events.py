@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import psycopg
 from sqlalchemy import Connection, bindparam, cast, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Text
+from sqlalchemy.types import BigInteger, Text
 
 from auditstore.events import Event, StoredEvent, first_id_at
 from auditstore.sql.tables import events
@@ -21,9 +21,11 @@ _COPY: Final = (
     "COPY auditstore.events (event_id, flow_id, lead_id, type, outcome, reason, step_id,"
     " started_at, ended_at, payload, size_bytes, sha256) FROM STDIN (FORMAT BINARY)"
 )
+# How the driver dumps each value. On the wire json is its bytes, as bytea is; named "json" the
+# driver would serialise the snapshot a second time.
 _COPY_TYPES: Final = (
     "text", "text", "text", "text", "text", "text", "text",
-    "timestamptz", "timestamptz", "json", "int4", "bytea",
+    "timestamptz", "timestamptz", "bytea", "int4", "bytea",
 )  # fmt: skip
 _INSERT: Final = text(
     "INSERT INTO auditstore.events (event_id, flow_id, lead_id, type, outcome, reason, step_id,"
@@ -83,7 +85,7 @@ async def _copy_async(driver: psycopg.AsyncConnection[Any], rows: Iterable[Event
 def _copied(event: Event) -> tuple[object, ...]:
     return (
         event.event_id, event.flow_id, event.lead_id, event.type, event.outcome, event.reason,
-        event.step_id, event.started_at, event.ended_at, event.payload.decode(),
+        event.step_id, event.started_at, event.ended_at, event.payload,
         event.size_bytes, event.sha256,
     )  # fmt: skip
 
@@ -189,15 +191,38 @@ class TailRow:
 
 def tail(
     connection: Connection, flow_id: str, *, after: int, upto: int, limit: int
-) -> list[TailRow]:
-    """The flow's events with ``after`` < position <= ``upto``, in order; index only."""
+) -> Generator[TailRow, None, None]:
+    """The flow's events with ``after`` < position <= ``upto``, in order; index only, streamed.
+
+    Within a transaction; close the iterator when it is left early.
+    """
     statement = (
         select(events.c.position, events.c.size_bytes, events.c.recorded_at)
         .where(events.c.flow_id == flow_id, events.c.position > after, events.c.position <= upto)
         .order_by(events.c.position)
         .limit(limit)
+        .execution_options(yield_per=1000)
     )
-    return [TailRow(*row) for row in connection.execute(statement)]
+    with connection.execute(statement) as result:
+        for row in result:
+            yield TailRow(*row)
+
+
+_OLDEST_WAITING: Final = text(
+    "SELECT s.stream_id, e.recorded_at FROM auditstore.streams s"
+    " CROSS JOIN LATERAL (SELECT recorded_at FROM auditstore.events"
+    "   WHERE flow_id = s.flow_id AND position > s.sealed_position AND position <= :fence"
+    "   ORDER BY position LIMIT 1) e"
+    " WHERE s.stream_id = ANY (:stream_ids)"
+).bindparams(bindparam("stream_ids", type_=ARRAY(BigInteger)))
+
+
+def oldest_waiting(
+    connection: Connection, stream_ids: Sequence[int], *, fence: int
+) -> dict[int, datetime]:
+    """Of these streams, those with events up to ``fence`` to seal: when the first was recorded."""
+    found = connection.execute(_OLDEST_WAITING, {"stream_ids": list(stream_ids), "fence": fence})
+    return {row.stream_id: row.recorded_at for row in found}
 
 
 def waiting(
@@ -218,7 +243,7 @@ _PAYLOADS: Final = (
     " ORDER BY position) TO STDOUT (FORMAT BINARY)"
 )
 _PAYLOADS_AND_IDS: Final = (
-    "COPY (SELECT payload, event_id, lead_id FROM auditstore.events"
+    "COPY (SELECT position, payload, event_id, lead_id FROM auditstore.events"
     " WHERE flow_id = %s AND position BETWEEN %s AND %s"
     " ORDER BY position) TO STDOUT (FORMAT BINARY)"
 )
@@ -232,11 +257,14 @@ def payloads(connection: Connection, flow_id: str, first: int, last: int) -> Ite
 
 def payloads_and_ids(
     connection: Connection, flow_id: str, first: int, last: int
-) -> Iterator[tuple[bytes, str, str | None]]:
-    """As :func:`payloads`, with event id and lead id."""
+) -> Iterator[tuple[int, bytes, str, str | None]]:
+    """As :func:`payloads`: position, snapshot, event id and lead id."""
     for row in _copy_out(connection, _PAYLOADS_AND_IDS, (flow_id, first, last)):
-        lead = row[2]
-        yield row[0], row[1].decode(), None if lead is None else lead.decode()
+        position, snapshot, event_id, lead_id = row
+        yield (
+            int.from_bytes(position, "big"), snapshot, event_id.decode(),
+            None if lead_id is None else lead_id.decode(),
+        )  # fmt: skip
 
 
 def _copy_out(

@@ -6,18 +6,29 @@ events. See ``docs/explanation/tailing.md``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Final
 
 from sqlalchemy import Connection, text
 
-_OUTBOX_LOCKS = (
+_WRITERS: Final = text(
+    "SELECT DISTINCT l.virtualtransaction, l.pid"
     " FROM pg_locks l WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted"
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     # The partitions too: whoever owns them can insert into one directly.
     " AND l.relation IN (SELECT relid FROM pg_partition_tree('auditstore.events'))"
+)
+_DETAILS: Final = text(
+    "SELECT a.usename AS user_name, a.application_name AS application, a.state,"
+    " left(a.query, 200) AS query, p.gid AS prepared,"
+    " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float AS age"
+    " FROM (SELECT CAST(:pid AS integer) AS pid) h"
+    " LEFT JOIN pg_stat_activity a ON a.pid = h.pid"
+    " LEFT JOIN pg_locks x ON h.pid IS NULL AND x.locktype = 'transactionid' AND x.granted"
+    "   AND x.virtualtransaction = :virtualtransaction"
+    " LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid"
+    " LIMIT 1"
 )
 
 
@@ -42,33 +53,42 @@ def writers(connection: Connection) -> frozenset[str]:
 
     Prepared transactions are among them; they have no pid, so nothing is joined here.
     """
-    return frozenset(
-        row.virtualtransaction
-        for row in connection.execute(text("SELECT l.virtualtransaction" + _OUTBOX_LOCKS))
-    )
+    return frozenset(row.virtualtransaction for row in connection.execute(_WRITERS))
 
 
-def open_writers(connection: Connection) -> Sequence[Any]:
-    """Who holds the fence back: pid, user, application, age in seconds, state and query.
+@dataclass(frozen=True, slots=True)
+class OpenWriter:
+    """A transaction that holds the fence back. ``age`` in seconds.
 
     A prepared transaction has its gid in ``prepared`` and no pid. What another user runs is
     visible to members of ``pg_read_all_stats`` only.
     """
-    return connection.execute(
-        text(
-            "SELECT h.virtualtransaction, a.pid, a.usename AS user_name,"
-            " a.application_name AS application, a.state, left(a.query, 200) AS query,"
-            " p.gid AS prepared,"
-            " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float"
-            "   AS age"
-            " FROM (SELECT DISTINCT l.virtualtransaction, l.pid" + _OUTBOX_LOCKS + ") h"
-            " LEFT JOIN pg_stat_activity a ON a.pid = h.pid"
-            " LEFT JOIN pg_locks x ON h.pid IS NULL AND x.locktype = 'transactionid'"
-            "   AND x.virtualtransaction = h.virtualtransaction AND x.granted"
-            " LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid"
-            " ORDER BY age DESC NULLS LAST"
-        )
-    ).all()
+
+    virtualtransaction: str
+    pid: int | None
+    user_name: str | None
+    application: str | None
+    state: str | None
+    query: str | None
+    prepared: str | None
+    age: float | None
+
+
+def open_writers(connection: Connection) -> list[OpenWriter]:
+    """Who holds the fence back, oldest first."""
+    found = []
+    for writer in connection.execute(_WRITERS).all():
+        detail = connection.execute(
+            _DETAILS, {"pid": writer.pid, "virtualtransaction": writer.virtualtransaction}
+        ).one()
+        found.append(
+            OpenWriter(
+                virtualtransaction=writer.virtualtransaction, pid=writer.pid,
+                user_name=detail.user_name, application=detail.application, state=detail.state,
+                query=detail.query, prepared=detail.prepared, age=detail.age,
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda writer: -(writer.age or 0.0))
 
 
 def transaction_isolation(connection: Connection) -> str:

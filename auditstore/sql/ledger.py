@@ -28,10 +28,8 @@ def insist_on_durable_commit(connection: Connection) -> None:
 
 
 def insert_sealed(connection: Connection, sealed: SealedFile) -> None:
-    """Insert a sealed row. ``sealed_at`` is the server's own: that of the argument is unused."""
-    values = asdict(sealed)
-    del values["sealed_at"]
-    connection.execute(insert(files).values(**values))
+    """Insert a sealed row."""
+    connection.execute(insert(files).values(**asdict(sealed)))
 
 
 def move_sealed_mark(connection: Connection, stream_id: int, sequence: int, position: int) -> None:
@@ -137,3 +135,14 @@ def _file(row: Any) -> LedgerFile:
         previous_hash=fields["previous_hash"],
         row_hash=fields["row_hash"],
     )
+
+
+def newest_key(connection: Connection, stream_id: int) -> str | None:
+    """The key of the stream's file with the highest sequence that is delivered."""
+    statement = (
+        select(files.c.object_key)
+        .where(files.c.stream_id == stream_id, files.c.delivered_at.is_not(None))
+        .order_by(files.c.sequence.desc())
+        .limit(1)
+    )
+    return connection.execute(statement).scalar_one_or_none()

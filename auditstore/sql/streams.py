@@ -10,7 +10,11 @@ from sqlalchemy import Connection, func, insert, select, text, update
 
 from auditstore.sql.tables import changes, credentials, stream_intervals, streams
 
-_COLUMNS = (*streams.c, credentials.c.name.label("credential_name"))
+_COLUMNS = (
+    *streams.c,
+    credentials.c.name.label("credential_name"),
+    credentials.c.changed_at.label("credential_changed_at"),
+)
 _JOINED = streams.outerjoin(credentials)
 
 

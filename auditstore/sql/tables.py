@@ -162,7 +162,7 @@ files = Table(
     Column("format", Text, nullable=False),
     Column("encoder", Text, nullable=False),
     Column("object_key", _BYTES, nullable=False),
-    Column("sealed_at", _TIME, nullable=False, server_default=_NOW),
+    Column("sealed_at", _TIME, nullable=False),
     # Delivered: set once, in order of sequence.
     Column("delivered_at", _TIME),
     Column("content_sha256", LargeBinary),

@@ -212,7 +212,7 @@ CREATE TABLE auditstore.files (
     format             text NOT NULL,
     encoder            text NOT NULL,
     object_key         text COLLATE "C" NOT NULL,
-    sealed_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sealed_at          timestamptz NOT NULL,
     delivered_at       timestamptz,
     content_sha256     bytea,
     object_bytes       bigint,
@@ -306,7 +306,7 @@ GRANTS = {
                         auditstore.credentials, auditstore.changes, auditstore.daemons, auditstore.alembic_version
             TO auditstore_exporter;
         GRANT INSERT (stream_id, sequence, first_position, last_position, event_count, content_bytes,
-                      first_recorded_at, last_recorded_at, format, encoder, object_key)
+                      first_recorded_at, last_recorded_at, format, encoder, object_key, sealed_at)
             ON auditstore.files TO auditstore_exporter;
         GRANT UPDATE (delivered_at, content_sha256, object_bytes, object_sha256, etag, version_id,
                       previous_hash, row_hash) ON auditstore.files TO auditstore_exporter;

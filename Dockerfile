@@ -1,0 +1,23 @@
+# The exporter, and every other command of auditstore, in one image.
+
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md ./
+COPY auditstore ./auditstore
+COPY exporters ./exporters
+COPY migrations ./migrations
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
+    && python -m venv /opt/auditstore \
+    && /opt/auditstore/bin/pip install --no-cache-dir "$(ls /wheels/auditstore-*.whl)[exporter]"
+
+FROM python:3.12-slim
+RUN useradd --system --user-group --create-home --uid 10000 auditstore
+COPY --from=build /opt/auditstore /opt/auditstore
+ENV PATH=/opt/auditstore/bin:$PATH \
+    PYTHONUNBUFFERED=1
+USER auditstore
+WORKDIR /home/auditstore
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=10s --start-period=20s --retries=3 \
+    CMD ["auditstore", "status", "--json"]
+CMD ["auditstore", "export", "run"]

@@ -1,0 +1,127 @@
+"""The lock fence: up to which position the outbox can be read without skipping an event.
+
+Positions are handed out before commit, so position 7 can become visible after 8. ``CREATE
+INDEX CONCURRENTLY`` solves the same puzzle by waiting for lock holders; the fence does so
+without waiting, and looks only at transactions that wrote to the outbox. A position H is
+*safe* once every transaction that held the outbox's insert lock when H was read is over:
+whatever was handed out up to H is then visible to a new statement, or never will be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection
+
+from auditstore.errors import TailingUnsafe
+from auditstore.sql import fence as sql
+from auditstore.sql import server
+
+_KEPT: Final = 64
+
+
+@dataclass(slots=True)
+class _Mark:
+    """A position, and those of its writers that were not yet seen to be over."""
+
+    position: int
+    writers: frozenset[str]
+    taken_at: float
+
+
+class Fence:
+    """Follows one server over one autocommit connection that nobody else uses.
+
+    Make a new one after every reconnect: virtual transaction ids do not survive a restart.
+    """
+
+    def __init__(
+        self, connection: Connection, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Raise TailingUnsafe for a server or a connection on which events could be skipped."""
+        _check(connection)
+        self._connection = connection
+        self._monotonic = monotonic
+        self._marks: list[_Mark] = []
+        self._server_started: datetime | None = None
+        self._safe_at = monotonic()
+        self.position = 0
+        """The newest safe position."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the newest safe position was the last one handed out."""
+        return self._monotonic() - self._safe_at
+
+    def advance(self) -> int:
+        """Look at the server once; return the newest safe position.
+
+        A caller reads the outbox up to it in a statement that begins after this returns.
+        """
+        # The order of these two statements, and that they are two, is what makes it right.
+        now = self._monotonic()
+        high = sql.high_water(self._connection)
+        writers = sql.writers(self._connection)
+        if self._server_started not in {None, high.server_started}:
+            # A pooler reconnected behind our back to a server that was restarted.
+            self._marks.clear()
+        self._server_started = high.server_started
+
+        for mark in self._marks:
+            mark.writers &= writers
+        if self._marks and self._marks[-1].position == high.position:
+            # Nothing new was handed out; the older, smaller set of writers is the sharper one.
+            if not self._marks[-1].writers:
+                self._marks[-1].taken_at = now
+        else:
+            self._marks.append(_Mark(high.position, writers, now))
+        self._take_newest_safe()
+        self._thin()
+        return self.position
+
+    def _take_newest_safe(self) -> None:
+        for index in range(len(self._marks) - 1, -1, -1):
+            mark = self._marks[index]
+            if not mark.writers:
+                self.position, self._safe_at = mark.position, mark.taken_at
+                # The safe mark itself stays, so that a quiet outbox needs no new one.
+                del self._marks[:index]
+                return
+
+    def _thin(self) -> None:
+        """Behind one long writer marks pile up that all wait for it; half of them will do."""
+        if len(self._marks) > _KEPT:
+            newest = self._marks[-1]
+            self._marks = [*self._marks[:-1:2], newest]
+
+
+def _check(connection: Connection) -> None:
+    driver = connection.connection.dbapi_connection
+    if not getattr(driver, "autocommit", False):
+        raise TailingUnsafe(
+            "the fence's connection is not in autocommit mode, so its snapshot would be too old",
+            hint="This is a defect of the program that opened it; report it.",
+        )
+    if server.is_standby(connection):
+        raise TailingUnsafe(
+            "this server is a standby: it does not show who is writing",
+            hint="Point AUDITSTORE_DATABASE_URL at the primary.",
+        )
+    isolation = sql.transaction_isolation(connection)
+    if isolation != "read committed":
+        raise TailingUnsafe(
+            f"the connection reads at {isolation}, so events could be skipped",
+            hint="Remove default_transaction_isolation from this user, database or server,"
+            " or set it to 'read committed'.",
+        )
+    cache = sql.sequence_cache(connection)
+    if cache != 1:
+        raise TailingUnsafe(
+            f"the outbox's sequence has CACHE {cache}, so a lower position may come later",
+            hint="Run ALTER TABLE auditstore.events ALTER COLUMN position SET CACHE 1"
+            " while no flow engine is connected.",
+        )

@@ -1,0 +1,136 @@
+"""Sealing: freeze the next range of a stream before anything of it leaves the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection
+
+from auditstore import streams
+from auditstore.layout import file_key, join
+from auditstore.ledger import SealedFile
+from auditstore.sql import events as events_sql
+from auditstore.sql import ledger as ledger_sql
+from auditstore.sql import server
+from auditstore.sql.events import TailRow
+from auditstore.streams import Limits, Stream
+from exporters.encoding import ENCODERS
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The events of the next file, as far as sealing knows them; ``content_bytes`` with line
+    ends. The recorded times are the earliest and the latest.
+    """
+
+    first_position: int
+    last_position: int
+    event_count: int
+    content_bytes: int
+    first_recorded_at: datetime
+    last_recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NotDue:
+    """Events wait, but no file is due for ``due_in`` seconds unless more of them come."""
+
+    due_in: float
+
+
+def cut(
+    rows: Iterable[TailRow], limits: Limits, *, now: datetime, flush: bool = False
+) -> Batch | NotDue | None:
+    """Take the next file off the front of ``rows``, or say when it is due; None without rows.
+
+    A file ends at the limit of events or bytes and at the UTC hour of ``recorded_at``. One that
+    has not ended is due when its oldest event is ``max_delay`` old, or its hour is over, or
+    with ``flush``. An event larger than the limit makes a file of its own.
+    """
+    count = size = first = last = 0
+    earliest = latest = now
+    for row in rows:
+        line = row.size_bytes + 1
+        if not count:
+            first, earliest, latest = row.position, row.recorded_at, row.recorded_at
+        elif size + line > limits.max_bytes or _hour(row.recorded_at) != _hour(earliest):
+            break
+        count, size, last = count + 1, size + line, row.position
+        earliest, latest = min(earliest, row.recorded_at), max(latest, row.recorded_at)
+        if count >= limits.max_events or size >= limits.max_bytes:
+            break
+    else:
+        if not count:
+            return None
+        due_at = earliest + timedelta(seconds=limits.max_delay)
+        if not flush and now < due_at and _hour(now) == _hour(earliest):
+            due_at = min(due_at, _hour(earliest) + timedelta(hours=1))
+            return NotDue((due_at - now).total_seconds())
+    return Batch(first, last, count, size, earliest, latest)
+
+
+def seal(
+    connection: Connection, stream_id: int, *, fence: int, flush: bool = False
+) -> SealedFile | NotDue | None:
+    """Seal the stream's next file, in the caller's transaction, or say why there is none.
+
+    ``fence`` is a safe position, taken before this is called. Returns None when nothing waits.
+    """
+    stream = streams.get(connection, stream_id, lock=True)
+    if not stream.enabled:
+        return None
+    rows = events_sql.tail(
+        connection,
+        stream.flow_id,
+        after=stream.sealed_position,
+        upto=fence,
+        limit=stream.limits.max_events,
+    )
+    now = server.clock(connection)
+    with closing(rows):
+        batch = cut(rows, stream.limits, now=now, flush=flush)
+    if not isinstance(batch, Batch):
+        return batch
+    ledger_sql.insist_on_durable_commit(connection)
+    sealed = _sealed(stream, batch, now)
+    ledger_sql.insert_sealed(connection, sealed)
+    ledger_sql.move_sealed_mark(connection, stream_id, sealed.sequence, sealed.last_position)
+    return sealed
+
+
+def _sealed(stream: Stream, batch: Batch, now: datetime) -> SealedFile:
+    sequence = stream.sealed_sequence + 1
+    if stream.format == "json":
+        key = join(stream.destination.prefix, stream.key_template)
+    else:
+        key = file_key(
+            stream.key_template,
+            prefix=stream.destination.prefix,
+            flow_id=stream.flow_id,
+            stream_id=stream.stream_id,
+            sequence=sequence,
+            first=batch.first_position,
+            last=batch.last_position,
+            recorded_at=batch.first_recorded_at,
+        )
+    return SealedFile(
+        stream_id=stream.stream_id,
+        sequence=sequence,
+        first_position=batch.first_position,
+        last_position=batch.last_position,
+        event_count=batch.event_count,
+        content_bytes=batch.content_bytes,
+        first_recorded_at=batch.first_recorded_at,
+        last_recorded_at=batch.last_recorded_at,
+        format=stream.format,
+        encoder=ENCODERS[stream.format],
+        object_key=key,
+        sealed_at=now,
+    )
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

@@ -1,0 +1,222 @@
+"""One stream's work: seal, upload, record, until nothing is due; and what its failures become.
+
+The daemon decides when to call this and for which stream; a crash at any line is harmless.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from auditstore import streams
+from auditstore.errors import (
+    AuditStoreError,
+    ConfigurationError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    HistoryLost,
+    LedgerMismatch,
+    ObjectConflict,
+    SchemaOutdated,
+    StoreRefused,
+)
+from auditstore.ledger import Delivery, SealedFile
+from auditstore.objects import ObjectStore
+from auditstore.sql import ledger as ledger_sql
+from auditstore.sql import streams as streams_sql
+from auditstore.sql.failures import translated
+from auditstore.streams import Stream
+from exporters import history
+from exporters.delivery import put, record, render
+from exporters.sealing import NotDue, seal
+
+log = structlog.get_logger("exporter")
+
+#: Opens the store of a stream, with the credential that the connection's database keeps.
+StoreOpener = Callable[[Connection, Stream], ObjectStore]
+
+_FIRST_RETRY: Final = 0.5
+_LONGEST_RETRY: Final = 60.0
+# How often a blocked stream asks again by itself; after a change it does so at once.
+_BLOCKED_RETRY: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a piece of work ended.
+
+    ``due_in`` seconds when events wait for their delay, 0 when it was interrupted; ``retry_in``
+    seconds when it failed; ``halted`` when only an operator can let it go on. ``delivered``
+    counts files, ``events`` the events in them.
+    """
+
+    delivered: int = 0
+    events: int = 0
+    due_in: float | None = None
+    retry_in: float | None = None
+    halted: bool = False
+    error: AuditStoreError | None = None
+
+
+class Worker:
+    """Works on streams, one call a stream at a time; shared by the daemon's threads."""
+
+    def __init__(self, engine: Engine, open_store: StoreOpener) -> None:
+        self._engine = engine
+        self._open_store = open_store
+        self._stores: dict[int, tuple[object, ObjectStore]] = {}
+        self._lock = threading.Lock()
+
+    def work(
+        self,
+        stream_id: int,
+        fence: int,
+        *,
+        may_go_on: Callable[[], bool] = lambda: True,
+        flush: bool = False,
+    ) -> Outcome:
+        """Deliver what is sealed, then seal and deliver what is due up to ``fence``.
+
+        ``may_go_on`` is asked before each file. A failure becomes the stream's state; only
+        errors of the database itself are raised.
+        """
+        delivered = events = 0
+        try:
+            while may_go_on():
+                step = self._next(stream_id, fence, flush=flush)
+                if not isinstance(step, SealedFile):
+                    due_in = step.due_in if isinstance(step, NotDue) else None
+                    return Outcome(delivered, events, due_in=due_in)
+                self._deliver(step)
+                delivered += 1
+                events += step.event_count
+        except (DatabaseUnavailable, DatabaseRefused, SchemaOutdated):
+            raise
+        except AuditStoreError as error:
+            return self._failed(stream_id, error, delivered, events)
+        except Exception as error:
+            # A defect of ours, or a library's: shown to the operator as the stream's state.
+            log.exception("unexpected failure", stream=stream_id)
+            return self._failed(stream_id, _unexpected(error), delivered, events)
+        return Outcome(delivered, events, due_in=0.0)
+
+    def close(self) -> None:
+        """Release the stores' connections."""
+        with self._lock:
+            stores, self._stores = self._stores, {}
+        for _, store in stores.values():
+            store.close()
+
+    def _next(self, stream_id: int, fence: int, *, flush: bool) -> SealedFile | NotDue | None:
+        """The file to deliver next: the oldest sealed one, or a new one."""
+        with translated(), self._engine.begin() as connection:
+            stream = streams.get(connection, stream_id)
+            if not stream.enabled or stream.status.state == "halted":
+                return None
+            waiting = ledger_sql.next_undelivered(connection, stream_id)
+        if waiting is None:
+            with translated(), self._engine.connect() as connection:
+                # Asking the bucket takes time, so no transaction is held open meanwhile.
+                if history.is_unchecked(connection, stream):
+                    store = self._store(connection, stream)
+                    connection.rollback()
+                    history.check(connection, stream, store)
+                    connection.commit()
+            with translated(), self._engine.begin() as connection:
+                return seal(connection, stream_id, fence=fence, flush=flush)
+        return waiting
+
+    def _deliver(self, sealed: SealedFile) -> None:
+        with translated(), self._engine.connect() as connection:
+            stream = streams.get(connection, sealed.stream_id)
+            store = self._store(connection, stream)
+            rendering = render(connection, stream, sealed)
+        # The database is let go of while the store takes its time.
+        delivery = put(rendering, sealed, store)
+        self._record(stream, sealed, delivery)
+
+    def _record(self, stream: Stream, sealed: SealedFile, delivery: Delivery) -> None:
+        with translated(), self._engine.begin() as connection:
+            recorded = record(connection, sealed, delivery)
+            if stream.status.state != "streaming":
+                streams_sql.set_state(connection, stream.stream_id, state="streaming")
+        if recorded:
+            log.info(
+                "delivered",
+                stream=sealed.stream_id,
+                sequence=sealed.sequence,
+                events=sealed.event_count,
+                bytes=delivery.object_bytes,
+                key=sealed.object_key,
+            )
+
+    def _store(self, connection: Connection, stream: Stream) -> ObjectStore:
+        """The stream's store, opened anew after every change of its settings or credential."""
+        with self._lock:
+            known = self._stores.get(stream.stream_id)
+        if known is not None and known[0] == stream.version:
+            return known[1]
+        store = self._open_store(connection, stream)
+        with self._lock:
+            self._stores[stream.stream_id] = (stream.version, store)
+        if known is not None:
+            known[1].close()
+        return store
+
+    def _failed(
+        self, stream_id: int, error: AuditStoreError, delivered: int, events: int
+    ) -> Outcome:
+        state = _state_after(error)
+        with translated(), self._engine.begin() as connection:
+            stream = streams.get(connection, stream_id)
+            attempts = 1 if delivered else stream.status.attempts + 1
+            retry_in = _retry_in(state, attempts)
+            streams_sql.set_state(
+                connection,
+                stream_id,
+                state=state,
+                code=error.code,
+                cause=error.message,
+                hint=error.hint,
+                attempts=attempts,
+                retry_in=retry_in,
+            )
+        log.log(
+            _LEVELS[state], state, stream=stream_id, code=error.code, cause=error.message,
+            hint=error.hint, attempts=attempts, retry_in=retry_in and round(retry_in, 1),
+        )  # fmt: skip
+        return Outcome(delivered, events, retry_in=retry_in, halted=state == "halted", error=error)
+
+
+_LEVELS: Final = {"retrying": 30, "blocked": 40, "halted": 50}
+
+
+def _state_after(error: AuditStoreError) -> str:
+    if isinstance(error, ObjectConflict | LedgerMismatch | HistoryLost):
+        return "halted"
+    if isinstance(error, StoreRefused | ConfigurationError):
+        return "blocked"
+    return "retrying"
+
+
+def _unexpected(error: Exception) -> AuditStoreError:
+    return AuditStoreError(
+        f"unexpected failure: {type(error).__name__}",
+        hint="The daemon's log has the traceback; report it. It is tried again by itself.",
+    )
+
+
+def _retry_in(state: str, attempts: int) -> float | None:
+    """Seconds until the next try: exponential with full jitter while it may pass by itself."""
+    if state == "halted":
+        return None
+    if state == "blocked":
+        return _BLOCKED_RETRY
+    bound = min(_LONGEST_RETRY, _FIRST_RETRY * 2 ** min(attempts, 10))
+    return random.uniform(_FIRST_RETRY, bound)  # noqa: S311  # jitter, not a secret

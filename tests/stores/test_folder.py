@@ -1,0 +1,162 @@
+"""The folder: atomic, durable, and never outside of itself."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from support.stores import new_object, read_all
+
+from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
+from exporters.stores.folder import FolderStore
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> FolderStore:
+    return FolderStore(str(root))
+
+
+@pytest.mark.parametrize(
+    "key", ["../x", "a/../../x", "/etc/passwd", "a//b", "", "a/./b", "a/", "a\0b", "a/.tmp-x"]
+)
+def test_keys_stay_inside(store: FolderStore, key: str) -> None:
+    """A key that could name a file elsewhere, or a temporary one, is refused by each call."""
+    for call in (
+        lambda: store.put_if_absent(new_object(key)),
+        lambda: store.head(key),
+        lambda: store.read(key),
+    ):
+        with pytest.raises(StoreRefused) as caught:
+            call()
+        assert caught.value.code == "InvalidKey"
+
+
+@pytest.mark.parametrize("prefix", ["../", "/", "a/../../", "../outside/x"])
+def test_listings_stay_inside(store: FolderStore, root: Path, prefix: str) -> None:
+    """A prefix that points elsewhere lists nothing."""
+    (root.parent / "outside").mkdir()
+    (root.parent / "outside" / "x").write_text("x")
+    store.put_if_absent(new_object("a/b"))
+    assert list(store.list(prefix)) == []
+
+
+def test_nothing_temporary_is_left_or_listed(store: FolderStore, root: Path) -> None:
+    """After writes only the files are there; what a crash left is not listed."""
+    store.put_if_absent(new_object("a/x"))
+    store.put_if_absent(new_object("a/x"))
+    assert [path.name for path in (root / "a").iterdir()] == ["x"]
+    (root / "a" / ".tmp-left").write_text("half")
+    assert [info.key for info in store.list("")] == ["a/x"]
+
+
+def test_the_folder_is_made_but_not_its_parent(tmp_path: Path) -> None:
+    """The folder itself is made by the first write; a missing parent is a missing disk."""
+    there = FolderStore(str(tmp_path / "new"))
+    assert list(there.list("")) == []
+    assert there.put_if_absent(new_object("a/b/c")).created
+    absent = FolderStore(str(tmp_path / "mount" / "store" / "events"))
+    with pytest.raises(StoreRefused) as caught:
+        absent.put_if_absent(new_object("x"))
+    assert caught.value.code == "NoSuchFolder"
+    assert not (tmp_path / "mount").exists()
+
+
+def test_a_file_in_place_of_the_folder(root: Path, store: FolderStore) -> None:
+    """A file where the folder should be is refused, not replaced."""
+    root.write_text("a file")
+    with pytest.raises(StoreRefused):
+        store.put_if_absent(new_object("x"))
+    with pytest.raises(StoreRefused):
+        list(store.list(""))
+    assert root.read_text() == "a file"
+
+
+def test_a_file_in_place_of_a_key_s_folder(store: FolderStore) -> None:
+    """Where a key needs a folder and a file lies, and the other way round, it is refused."""
+    store.put_if_absent(new_object("a"))
+    with pytest.raises(StoreRefused):
+        store.put_if_absent(new_object("a/b"))
+    store.put_if_absent(new_object("c/d"))
+    with pytest.raises(StoreRefused):
+        store.put_if_absent(new_object("c"))
+    assert read_all(store, "a") == b"hello\n"
+
+
+def test_a_name_that_is_too_long_is_refused(store: FolderStore) -> None:
+    """The file system's own limit is told in words."""
+    with pytest.raises(StoreRefused) as caught:
+        store.put_if_absent(new_object("x" * 300))
+    assert caught.value.code == "ENAMETOOLONG"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, StoreUnavailable),
+        (errno.EIO, StoreUnavailable),
+        (errno.EACCES, StoreRefused),
+        (errno.EROFS, StoreRefused),
+    ],
+)
+def test_failures_of_the_disk(
+    store: FolderStore,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    kind: type[AuditStoreError],
+) -> None:
+    """A full or failing disk passes once mended; rights and read-only are the operator's."""
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(kind) as caught:
+            store.put_if_absent(new_object("x"))
+    assert caught.value.hint
+    assert not list(root.glob("*/.tmp-*"))
+    assert not (root / "x").exists()
+    assert store.put_if_absent(new_object("x")).created
+
+
+def test_a_file_system_without_hard_links_is_refused(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing without overwriting needs hard links: without them nothing is written."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(StoreRefused) as caught:
+        store.put_if_absent(new_object("x"))
+    assert caught.value.code == "NoHardLinks"
+    assert store.head("x") is None
+
+
+def test_all_is_synced_before_it_counts(
+    store: FolderStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced before it gets its name, and its folder and new parents after."""
+    steps: list[str] = []
+    sync, link = os.fsync, os.link
+
+    def record_sync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        steps.append("temporary" if name.startswith(".tmp-") else name)
+        sync(descriptor)
+
+    def record_link(source: Path, target: Path) -> None:
+        steps.append("link")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "link", record_link)
+    store.put_if_absent(new_object("a/b/x"))
+    assert steps == [root.parent.name, "store", "a", "temporary", "link", "b"]

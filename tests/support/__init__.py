@@ -1,0 +1,1 @@
+"""What tests share: real servers, and hand-written fakes at a protocol."""
