@@ -17,8 +17,8 @@ def is_ours(
     _object: object,
     name: str | None,
     kind: str,
-    reflected: bool,
-    _other: object,  # Alembic's signature
+    reflected: bool,  # noqa: FBT001  # Alembic's signature
+    _other: object,
 ) -> bool:
     """Leave partitions out of the comparison: upkeep makes them, not migrations."""
     return not (kind == "table" and reflected and (name or "").startswith("events_"))

@@ -20,6 +20,8 @@ from auditstore.errors import (
 _MISSING: Final = ("3F000", "42P01", "42883", "42703")
 _DENIED: Final = ("42501",)
 _LOGIN: Final = ("28", "3D")
+# Deadlocks, serialization failures, lock timeouts: the server is there, and trying again helps.
+_BUSY: Final = ("40", "55P03")
 
 
 @contextmanager
@@ -56,6 +58,11 @@ def translate(error: BaseException | None) -> AuditStoreError:
         return DatabaseRefused(
             f"the database refused the login: {first}",
             hint="Check user, password and database name in AUDITSTORE_DATABASE_URL.",
+        )
+    if state.startswith(_BUSY):
+        return DatabaseUnavailable(
+            f"the database could not finish the transaction: {first}",
+            hint="Roll back and do it again.",
         )
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable(

@@ -18,7 +18,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
 from auditstore.objects import NewObject, ObjectInfo, PutResult
@@ -138,10 +138,11 @@ class FolderStore:
 
     def _require_parent(self) -> None:
         """Tell a folder without files from one on a disk that is not mounted."""
-        if self._root.is_dir():
-            return
         try:
-            there = self._root.parent.is_dir() and not self._root.exists()
+            # One look: another writer may be making the folder at this moment.
+            there = S_ISDIR(self._root.stat().st_mode)
+        except FileNotFoundError:
+            there = self._root.parent.is_dir()
         except OSError as error:
             raise _translate(error, str(self._root)) from error
         if not there:

@@ -2,12 +2,14 @@
 
 import errno
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.stores import new_object, read_all
+from support.stores import new_object, race, read_all
 
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
+from auditstore.objects import NewObject, PutResult
 from exporters.stores.folder import FolderStore
 
 
@@ -64,6 +66,19 @@ def test_the_folder_is_made_but_not_its_parent(tmp_path: Path) -> None:
         absent.put_if_absent(new_object("x"))
     assert caught.value.code == "NoSuchFolder"
     assert not (tmp_path / "mount").exists()
+
+
+def _put_nth(store: FolderStore, news: list[NewObject], number: int) -> PutResult:
+    return store.put_if_absent(news[number])
+
+
+def test_many_first_writers_make_the_folders_together(tmp_path: Path) -> None:
+    """Writers that all find the folder missing get on with one another, each time."""
+    for number in range(50):
+        store = FolderStore(str(tmp_path / f"store-{number}"))
+        news = [new_object(f"a/b/{writer}") for writer in range(8)]
+        results = race(8, partial(_put_nth, store, news))
+        assert all(result.created for result in results)
 
 
 def test_a_file_in_place_of_the_folder(root: Path, store: FolderStore) -> None:
