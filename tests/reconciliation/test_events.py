@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
-
-from auditstore.layout import join
-from auditstore.reconciliation import Kind
 from support import snapshots
 from support.ledger_builder import Scene, kinds
 from support.stores import Place
+
+from auditstore.layout import join
+from auditstore.reconciliation import Kind
 
 
 @pytest.fixture
@@ -158,9 +158,10 @@ def test_unknown_file_with_known_events(scene: Scene) -> None:
     assert kinds(scene.compare(stream, level="files")[0]) == [Kind.UNKNOWN_FILE] * 2
     findings, _ = scene.compare(stream)
     assert kinds(findings) == [Kind.UNKNOWN_FILE] * 2 + [Kind.DUPLICATE_EVENT] * 4
-    assert [
-        each.event_id for each in findings if each.kind is Kind.DUPLICATE_EVENT
-    ] == [*ids, ids[1]]
+    assert [each.event_id for each in findings if each.kind is Kind.DUPLICATE_EVENT] == [
+        *ids,
+        ids[1],
+    ]
 
 
 def test_unknown_file_with_unknown_events(scene: Scene) -> None:

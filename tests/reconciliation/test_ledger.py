@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from support.ledger_builder import FLOW, Scene, kinds
+from support.stores import Place
 
 from auditstore import streams
 from auditstore.errors import NotFound, StoreRefused
 from auditstore.layout import event_key, join
+from auditstore.ledger import row_hash
 from auditstore.reconciliation import Kind
-from support.ledger_builder import FLOW, Scene, kinds
-from support.stores import Place
 
 DAY = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
@@ -21,10 +23,6 @@ DAY = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 def scene(engine: sa.Engine, folder_place: Place) -> Scene:
     """A scene in a folder."""
     return Scene(engine, folder_place)
-
-
-def _row_hash_kept(scene: Scene, assignment: str) -> None:
-    scene.tamper(f"UPDATE auditstore.files SET {assignment} WHERE sequence = 2")
 
 
 # --- the outbox -----------------------------------------------------------------------
@@ -102,17 +100,39 @@ def test_repair_refuses_altered_content(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "assignment", ["etag = 'other'", "sealed_at = sealed_at + interval '1 second'", "encoder = 'x'"]
+    "statement",
+    [
+        "UPDATE auditstore.files SET etag = 'other' WHERE sequence = 2",
+        "UPDATE auditstore.files SET encoder = 'other' WHERE sequence = 2",
+        "UPDATE auditstore.files SET sealed_at = sealed_at + interval '1 s' WHERE sequence = 2",
+    ],
 )
-def test_altered_row(scene: Scene, assignment: str) -> None:
+def test_altered_row(scene: Scene, statement: str) -> None:
     """A ledger row that was altered is not what its hash says."""
     stream = scene.stream()
     scene.append(12)
     scene.deliver(stream)
-    _row_hash_kept(scene, assignment)
+    scene.tamper(statement)
 
     (found,), _ = scene.compare(stream)
     assert (found.kind, found.sequence) == (Kind.BROKEN_CHAIN, 2)
+
+
+def test_forged_row(scene: Scene) -> None:
+    """A row altered together with its own hash is no longer what the next is chained to."""
+    stream = scene.stream()
+    scene.append(12)
+    second = scene.deliver(stream)[1]
+    sealed = replace(second.sealed, encoder="other")
+    forged = row_hash(second.previous_hash, sealed, second.delivery, second.delivered_at)
+    scene.tamper(
+        "UPDATE auditstore.files SET encoder = 'other', row_hash = :forged WHERE sequence = 2",
+        forged=forged,
+    )
+
+    (found,), _ = scene.compare(stream)
+    assert (found.kind, found.sequence) == (Kind.BROKEN_CHAIN, 3)
+    assert "not chained" in found.detail
 
 
 def test_row_gone(scene: Scene) -> None:
@@ -257,7 +277,7 @@ def test_delivered_while_comparing(scene: Scene) -> None:
     class Delivering:
         """Reports progress, and delivers once the listing is over."""
 
-        def listing(self, objects: int) -> None:
+        def listing(self, objects: int) -> None:  # noqa: ARG002  # the protocol's
             scene.deliver(stream)
 
         def comparing(self, done: int, total: int, bytes_read: int) -> None:
@@ -305,7 +325,9 @@ def test_unknown_files_with_an_interval(scene: Scene) -> None:
     scene.deliver(stream)
     scene.vandal.write(join(scene.place.destination.prefix, "stray"), b"")
 
-    findings, _ = scene.compare(stream, since=DAY + timedelta(hours=1), until=DAY + timedelta(hours=2))
+    findings, _ = scene.compare(
+        stream, since=DAY + timedelta(hours=1), until=DAY + timedelta(hours=2)
+    )
     assert kinds(findings) == [Kind.UNKNOWN_FILE]
 
 

@@ -6,12 +6,12 @@ import gzip
 
 import pytest
 import sqlalchemy as sa
+from support.ledger_builder import Scene, kinds
+from support.stores import Place
 
 from auditstore.layout import event_key, join
 from auditstore.objects import VERIFICATION_PREFIX
 from auditstore.reconciliation import Kind
-from support.ledger_builder import Scene, kinds
-from support.stores import Place
 
 
 @pytest.fixture
