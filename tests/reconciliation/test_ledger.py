@@ -392,6 +392,22 @@ def test_format_changed_in_between(scene: Scene) -> None:
 # --- what cannot be compared --------------------------------------------------------------
 
 
+def test_least_privilege(scene: Scene) -> None:
+    """The exporter's role is enough to compare and to repair, at the level of events."""
+    stream = scene.stream()
+    scene.append(4)
+    (file,) = scene.deliver(stream)
+    scene.vandal.delete(file.sealed.object_key)
+
+    @sa.event.listens_for(scene.engine, "begin")
+    def become_exporter(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL ROLE auditstore_exporter")
+
+    findings, _ = scene.compare(stream, repair=True)
+    assert kinds(findings) == [Kind.MISSING_FILE]
+    assert scene.compare(stream)[0] == []
+
+
 def test_never_enabled(scene: Scene) -> None:
     """A stream that never covered anything has nothing to compare, and no store is opened."""
     stream = scene.stream(enabled=False)
