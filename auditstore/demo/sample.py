@@ -60,13 +60,12 @@ def shortened(value: Any, depth: int = 0) -> Any:
         return shortened(value["raw"], depth)
     if isinstance(value, str) and len(value) > _LONGEST_TEXT:
         return value[: _LONGEST_TEXT - 1] + "…"
-    if isinstance(value, list) and len(value) > 1:
-        return [f"… {len(value)} items"]
-    if isinstance(value, dict) and value and depth >= _DEEPEST:
-        return f"… {len(value)} fields"
     if isinstance(value, list):
-        return [shortened(each, depth + 1) for each in value]
+        many = len(value) > 1
+        return [f"… {len(value)} items"] if many else [shortened(one, depth + 1) for one in value]
     if isinstance(value, dict):
+        if value and depth >= _DEEPEST:
+            return f"… {len(value)} fields"
         return {name: shortened(each, depth + 1) for name, each in value.items()}
     return value
 
