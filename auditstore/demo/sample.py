@@ -61,11 +61,12 @@ def shortened(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str) and len(value) > _LONGEST_TEXT:
         return value[: _LONGEST_TEXT - 1] + "…"
     if isinstance(value, list):
-        some = value if len(value) == 1 else [f"… {len(value)} items"]
-        return [shortened(each, depth + 1) for each in some] if value else value
+        many = len(value) > 1
+        return [f"… {len(value)} items"] if many else [shortened(one, depth + 1) for one in value]
     if isinstance(value, dict):
-        inner = {name: shortened(each, depth + 1) for name, each in value.items()}
-        return f"… {len(value)} fields" if value and depth >= _DEEPEST else inner
+        if value and depth >= _DEEPEST:
+            return f"… {len(value)} fields"
+        return {name: shortened(each, depth + 1) for name, each in value.items()}
     return value
 
 

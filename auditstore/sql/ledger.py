@@ -91,8 +91,9 @@ def stream_files(
     since: datetime | None = None,
     until: datetime | None = None,
     after: int = 0,
+    upto: int | None = None,
 ) -> Iterator[LedgerFile]:
-    """A stream's files in order of sequence, streamed.
+    """A stream's files with ``after`` < sequence <= ``upto``, in order, streamed.
 
     With ``since`` and ``until``, those that hold an event recorded in that half-open interval
     or may do so.
@@ -102,6 +103,8 @@ def stream_files(
         .where(files.c.stream_id == stream_id, files.c.sequence > after)
         .order_by(files.c.sequence)
     )
+    if upto is not None:
+        statement = statement.where(files.c.sequence <= upto)
     if since is not None:
         statement = statement.where(files.c.last_recorded_at >= since)
     if until is not None:

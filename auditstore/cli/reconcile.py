@@ -1,0 +1,256 @@
+"""``auditstore reconcile``: the comparison with its stores opened and its report written."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, TextIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from sqlalchemy import Engine
+
+from auditstore import credentials, streams
+from auditstore.cli.context import Session
+from auditstore.cli.display import harmless
+from auditstore.cli.wording import MOMENT
+from auditstore.errors import AuditStoreError, ConfigurationError, NotFound
+from auditstore.ledger import LedgerFile
+from auditstore.objects import ObjectStore
+from auditstore.reconciliation import (
+    Finding,
+    Kind,
+    Level,
+    Restore,
+    Scope,
+    Summary,
+    compare_stream,
+)
+from auditstore.reconciliation.reports import Report, ReportFormat, exit_code, open_report
+from auditstore.reconciliation.scope import Progress as ProgressReader
+from auditstore.reconciliation.scope import Silent
+from auditstore.sql.failures import translated
+from auditstore.streams import Stream
+
+_MEBIBYTE: Final = 1024 * 1024
+
+
+@click.command
+@click.option("--flow", "flow_id", metavar="ID", help="Only the streams of this flow.")
+@click.option("--stream", "stream_id", type=int, metavar="NUMBER", help="Only this stream.")
+@click.option("--since", type=MOMENT, help="Only files with events recorded at or after this.")
+@click.option("--until", type=MOMENT, help="Only files with events recorded before this.")
+@click.option(
+    "--level",
+    type=click.Choice(["files", "events"]),
+    default="files",
+    show_default=True,
+    help="Compare files by size and hash, or read each and compare every event.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="For people, or every finding for a program.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the report there; it is there only once it is complete.",
+)
+@click.option("--repair", is_flag=True, help="Put missing files back, then compare again.")
+@click.pass_context
+def reconcile(
+    ctx: click.Context,
+    /,
+    *,
+    flow_id: str | None,
+    stream_id: int | None,
+    since: datetime | None,
+    until: datetime | None,
+    level: Level,
+    form: ReportFormat,
+    output: Path | None,
+    repair: bool,
+) -> None:
+    """Compare the outbox, the ledger and the store, for what the streams covered.
+
+    Leaves with 0 if all is reconciled, 1 if there are differences, and 2 if a stream could
+    not be compared. Nothing is ever overwritten or deleted.
+    """
+    session: Session = ctx.obj
+    scope = Scope(level, since, until)
+    chosen = _chosen(session, flow_id, stream_id)
+    last_rounds = []
+    with _written_to(output) as out:
+        report = open_report(form, out, scope)
+        may_draw = output is not None or form == "text" or not sys.stdout.isatty()
+        for stream in chosen:
+            summary = _compare(session, stream, scope, report, repair=repair, may_draw=may_draw)
+            last_rounds.append(summary)
+        report.end(exit_code(last_rounds))
+    ctx.exit(exit_code(last_rounds))
+
+
+def _chosen(session: Session, flow_id: str | None, stream_id: int | None) -> list[Stream]:
+    with session.reading() as connection:
+        if stream_id is not None:
+            found = [streams.get(connection, stream_id)]
+        else:
+            found = streams.find(connection, flow_id=flow_id)
+    if stream_id is not None and flow_id is not None:
+        found = [stream for stream in found if stream.flow_id == flow_id]
+    if not found:
+        raise NotFound(
+            "there is no such stream to compare" if flow_id else "there is no stream to compare",
+            hint="`auditstore stream list` shows the streams.",
+        )
+    return found
+
+
+def _compare(
+    session: Session, stream: Stream, scope: Scope, report: Report, *, repair: bool, may_draw: bool
+) -> Summary:
+    """Compare, and after a repair compare again; return how it stands at the end."""
+    summary = _round(session, stream, scope, report, 1, repair=repair, may_draw=may_draw)
+    if summary.repaired:
+        summary = _round(session, stream, scope, report, 2, repair=False, may_draw=may_draw)
+    return summary
+
+
+def _round(
+    session: Session,
+    stream: Stream,
+    scope: Scope,
+    report: Report,
+    number: int,
+    *,
+    repair: bool,
+    may_draw: bool,
+) -> Summary:
+    engine = session.engine
+    counts: Counter[Kind] = Counter()
+
+    def take(finding: Finding) -> None:
+        counts[finding.kind] += 1
+        report.finding(finding, number)
+
+    with _progress(stream, may_draw=may_draw) as progress:
+        try:
+            summary = compare_stream(
+                engine,
+                stream.stream_id,
+                partial(_open, session, stream),
+                scope,
+                report=take,
+                restore=partial(_restorer, engine) if repair else None,
+                progress=progress,
+            )
+        except AuditStoreError as error:
+            # What was found by then is true, and not all.
+            summary = Summary(
+                stream.stream_id,
+                stream.flow_id,
+                stream.destination.url,
+                scope.level,
+                counts=counts,
+                error=error,
+            )
+    if summary.error is not None:
+        click.echo(
+            f"Error: stream {stream.stream_id} could not be compared: "
+            f"{harmless(summary.error.message)}\nTry:   {harmless(summary.error.hint)}",
+            err=True,
+        )
+    report.stream(summary, number)
+    return summary
+
+
+def _open(session: Session, stream: Stream) -> ObjectStore:
+    from exporters.stores import open_store  # noqa: PLC0415  # the composition root
+
+    with session.reading() as connection:
+        secret = credentials.secret_of(connection, session.vault, stream.credential_id)
+    return open_store(
+        stream.destination, region=stream.region, secret=secret, options=stream.options
+    )
+
+
+def _restorer(engine: Engine, store: ObjectStore) -> Restore:
+    from exporters.delivery import restore  # noqa: PLC0415  # the composition root
+
+    def put_back(stream: Stream, row: LedgerFile) -> bool:
+        with translated(), engine.connect() as connection:
+            return restore(connection, stream, row, store)
+
+    return put_back
+
+
+# --- where it is written, and what is seen meanwhile ----------------------------------
+
+
+@contextmanager
+def _written_to(output: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that takes its name once the report is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    unfinished = output.with_name(f"{output.name}.partial")
+    # A device or a pipe is written as it is: nothing can take its place.
+    is_plain = output.is_file() or not output.exists()
+    try:
+        with (unfinished if is_plain else output).open("w", encoding="utf-8", newline="") as out:
+            yield out
+        if is_plain:
+            unfinished.replace(output)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the report cannot be written to {output}: {error.strerror or error}",
+            hint="Name another file with --output.",
+        ) from error
+    finally:
+        if is_plain:
+            unfinished.unlink(missing_ok=True)
+
+
+class _Drawn:
+    """Progress as a bar on the terminal."""
+
+    def __init__(self, update: Callable[..., None]) -> None:
+        self._update = update
+
+    def listing(self, objects: int) -> None:
+        """The number of objects; how many there are is not known yet."""
+        self._update(total=None, figures=f"{objects} objects listed")
+
+    def comparing(self, done: int, total: int, bytes_read: int) -> None:
+        """The share of files that are compared."""
+        figures = f"{done} of {total} files, {bytes_read / _MEBIBYTE:.1f} MiB read"
+        self._update(total=total, completed=done, figures=figures)
+
+
+@contextmanager
+def _progress(stream: Stream, *, may_draw: bool) -> Iterator[ProgressReader]:
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not (console.is_terminal and may_draw):
+        yield Silent()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(f"Stream {stream.stream_id}", total=None, figures="")
+        yield _Drawn(partial(bar.update, task))

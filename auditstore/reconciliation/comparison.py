@@ -1,0 +1,106 @@
+"""The main path: look, list, walk the ledger, then ask about whatever is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import Engine
+
+from auditstore.layout import join
+from auditstore.objects import ObjectStore
+from auditstore.reconciliation.due import note_undelivered, note_waiting
+from auditstore.reconciliation.files import compare_file
+from auditstore.reconciliation.findings import Finding
+from auditstore.reconciliation.inventory import Inventory, temporary_database
+from auditstore.reconciliation.job import Job, Restore
+from auditstore.reconciliation.ledger_walk import walk
+from auditstore.reconciliation.scope import Progress, Scope, Silent
+from auditstore.reconciliation.summary import Recorder, Summary
+from auditstore.reconciliation.unknown import compare_unknown
+from auditstore.reconciliation.view import View, look
+from auditstore.sql.failures import translated
+
+_SILENT: Final = Silent()
+
+
+def compare_stream(
+    engine: Engine,
+    stream_id: int,
+    open_store: Callable[[], ObjectStore],
+    scope: Scope,
+    *,
+    report: Callable[[Finding], None],
+    restore: Callable[[ObjectStore], Restore] | None = None,
+    progress: Progress = _SILENT,
+    clock: Callable[[], float] = time.monotonic,
+) -> Summary:
+    """Compare one stream's outbox, ledger and store; each finding goes to ``report`` at once.
+
+    ``open_store`` is called if there is anything to compare, and what it opens is closed.
+    With ``restore`` each missing file is put back as it is found. Raises the store's and the
+    database's errors if the comparison could not be brought to its end; the findings reported
+    by then are true, and not all. ``clock`` counts seconds.
+    """
+    began = clock()
+    with translated():
+        view = look(engine, stream_id, scope)
+        summary = _summary(view, scope)
+        if view.was_ever_enabled:
+            store = open_store()
+            try:
+                restorer = None if restore is None else restore(store)
+                _compare(engine, store, scope, view, Recorder(summary, report), progress, restorer)
+            finally:
+                store.close()
+    summary.seconds = clock() - began
+    return summary
+
+
+def _compare(  # noqa: PLR0917  # called once, above, with what it says
+    engine: Engine,
+    store: ObjectStore,
+    scope: Scope,
+    view: View,
+    recorder: Recorder,
+    progress: Progress,
+    restore: Restore | None,
+) -> None:
+    prefix = view.stream.destination.prefix
+    with temporary_database() as database:
+        inventory = Inventory.of(database, store.list(join(prefix, "") if prefix else ""), progress)
+        recorder.summary.objects_listed = len(inventory)
+        job = Job(engine, store, scope, view, inventory, database, recorder, progress, restore)
+        _compare_files(job)
+        note_waiting(job)
+        compare_unknown(job)
+
+
+def _compare_files(job: Job) -> None:
+    view, summary = job.view, job.summary
+    total = view.last_sequence - view.first_sequence + 1
+    for done, row in enumerate(walk(job), start=1):
+        # Delivered by the time we looked: only then the listing must hold it.
+        if row.delivery is not None and row.sealed.sequence <= view.stream.delivered_sequence:
+            compare_file(job, row, row.delivery)
+        else:
+            note_undelivered(job, row)
+        job.progress.comparing(done, total, summary.bytes_read)
+
+
+def _summary(view: View, scope: Scope) -> Summary:
+    stream = view.stream
+    some = view.first_sequence <= view.last_sequence
+    return Summary(
+        stream_id=stream.stream_id,
+        flow_id=stream.flow_id,
+        url=stream.destination.url,
+        level=scope.level,
+        intervals=view.intervals,
+        first_sequence=view.first_sequence if some else None,
+        last_sequence=view.last_sequence if some else None,
+        compared_at=view.now,
+        head_sequence=stream.delivered_sequence,
+        head_hash=stream.chain_hash.hex(),
+    )

@@ -1,0 +1,203 @@
+"""One ledger row against the objects that it names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from auditstore.errors import AuditStoreError
+from auditstore.layout import event_key
+from auditstore.ledger import Delivery, LedgerFile
+from auditstore.objects import ObjectInfo
+from auditstore.reconciliation import contents
+from auditstore.reconciliation.decoding import Undecodable, gunzip
+from auditstore.reconciliation.findings import Kind
+from auditstore.reconciliation.job import Job
+from auditstore.sql.comparison import Entry
+
+
+def compare_file(job: Job, row: LedgerFile, delivery: Delivery) -> None:
+    """Compare a delivered file with its objects, and put missing ones back if that is wanted."""
+    summary = job.summary
+    summary.files_expected += 1
+    summary.events_expected += row.sealed.event_count
+    if row.sealed.format == "json":
+        _compare_objects(job, row, delivery)
+    else:
+        _compare_object(job, row, delivery)
+
+
+# --- one object a file --------------------------------------------------------------
+
+
+def _compare_object(job: Job, row: LedgerFile, delivery: Delivery) -> None:
+    sealed, summary = row.sealed, job.summary
+    info = job.inventory.take(sealed.object_key)
+    if info is None:
+        _note_missing(job, _Repair(job, row), row, sealed.object_key)
+        return
+    summary.files_found += 1
+    if job.reads_events:
+        matched = contents.compare_lines(job, row, delivery)
+    else:
+        matched = _as_listed(info, delivery) or _as_hashed(job, row, delivery)
+        summary.events_found += sealed.event_count
+        summary.events_matched += sealed.event_count if matched else 0
+    summary.files_matched += matched
+
+
+def _as_listed(info: ObjectInfo, delivery: Delivery) -> bool:
+    """An equal ETag names the very write that was recorded; a folder has none."""
+    return (
+        info.etag is not None and info.etag == delivery.etag and info.size == delivery.object_bytes
+    )
+
+
+def _as_hashed(job: Job, row: LedgerFile, delivery: Delivery) -> bool:
+    """Read the object; its bytes count, or else its uncompressed content."""
+    key = row.sealed.object_key
+    stored = _hash(job.read(key))
+    if stored == delivery.object_sha256:
+        return True
+    if stored is None:
+        _note_missing(job, _Repair(job, row), row, key)
+        return False
+    try:
+        content = _hash(gunzip(job.read(key) or iter(())))
+    except Undecodable as error:
+        contents.note_changed(job, row, str(error))
+        return False
+    if content == delivery.content_sha256:
+        contents.note_recompressed(job, row, delivery, stored)
+        return True
+    contents.note_changed(
+        job, row, "the object holds other content than was delivered",
+        expected=delivery.content_sha256, found=content,
+    )  # fmt: skip
+    return False
+
+
+def _hash(chunks: Iterator[bytes] | None) -> bytes | None:
+    if chunks is None:
+        return None
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()
+
+
+# --- one object an event ------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What the objects of a file came to; the digests are over all of them, end to end."""
+
+    expected: int = 0
+    found: int = 0
+    matched: int = 0
+    size: int = 0
+    content: hashlib._Hash = field(default_factory=hashlib.sha256)
+    objects: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+
+def _compare_objects(job: Job, row: LedgerFile, delivery: Delivery) -> None:
+    """Each event of the range has its object with exactly the snapshot's bytes.
+
+    They are read at both levels: the ledger keeps no ETag of each.
+    """
+    sealed, outcome, repair = row.sealed, _Outcome(), _Repair(job, row)
+    for entry in job.entries(sealed.first_position, sealed.last_position, verify=job.reads_events):
+        outcome.expected += 1
+        contents.note_if_altered(job, row, entry)
+        _compare_event(job, row, entry, outcome, repair)
+    summary = job.summary
+    summary.files_found += outcome.found > 0
+    summary.events_found += outcome.found
+    summary.events_matched += outcome.matched
+    if outcome.matched < outcome.expected:
+        return
+    told = (delivery.content_sha256, delivery.object_sha256, delivery.object_bytes)
+    is_told = (outcome.content.digest(), outcome.objects.digest(), outcome.size) == told
+    summary.files_matched += is_told
+    if not is_told and outcome.expected == sealed.event_count:
+        # A count that differs was reported with the ledger's ranges.
+        job.recorder.note(
+            Kind.OUTBOX_DIFFERS,
+            "outbox and objects agree with each other, and not with what was delivered",
+            sequence=sealed.sequence,
+            position=sealed.first_position,
+            object_key=sealed.object_key,
+            expected=delivery.content_sha256.hex(),
+            found=outcome.content.hexdigest(),
+        )
+
+
+def _compare_event(
+    job: Job, row: LedgerFile, entry: Entry, outcome: _Outcome, repair: _Repair
+) -> None:
+    key = event_key(
+        prefix=job.stream.destination.prefix, lead_id=entry.lead_id, event_id=entry.event_id
+    )
+    chunks = job.read(key) if job.inventory.take(key) is not None else None
+    if chunks is None:
+        _note_missing(job, repair, row, key, entry)
+        return
+    outcome.found += 1
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        outcome.content.update(chunk)
+        outcome.objects.update(chunk)
+        outcome.size += len(chunk)
+    outcome.content.update(b"\n")
+    if digest.digest() == entry.sha256:
+        outcome.matched += 1
+    else:
+        contents.explain_object(job, row, entry, key, digest.digest())
+
+
+# --- putting files back -------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Repair:
+    """At most one attempt a file, whatever number of its objects is missing."""
+
+    job: Job
+    row: LedgerFile
+    tried: bool = False
+    repaired: bool = False
+    failure: str = ""
+
+    def attempt(self) -> bool:
+        """Put the file back if the caller gave a way to; a failure is kept as a sentence."""
+        if not self.tried and self.job.restore is not None:
+            self.tried = True
+            try:
+                self.job.restore(self.job.stream, self.row)
+                self.repaired = True
+            except AuditStoreError as error:
+                self.failure = f"; it could not be put back: {error.message}"
+        return self.repaired
+
+
+def _note_missing(
+    job: Job, repair: _Repair, row: LedgerFile, key: str, entry: Entry | None = None
+) -> None:
+    repaired = repair.attempt()
+    at = row.delivered_at.isoformat() if row.delivered_at else "an unknown time"
+    expected = row.delivery.object_sha256 if row.delivery else b""
+    job.recorder.note(
+        Kind.MISSING_FILE,
+        f"the object is gone that was delivered at {at}{repair.failure}",
+        sequence=row.sealed.sequence,
+        position=None if entry is None else entry.position,
+        event_id=None if entry is None else entry.event_id,
+        lead_id=None if entry is None else entry.lead_id,
+        object_key=key,
+        expected=(expected if entry is None else entry.sha256).hex(),
+        fixable=True,
+        repaired=repaired,
+    )

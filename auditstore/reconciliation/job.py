@@ -1,0 +1,78 @@
+"""What the parts of one comparison share."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Engine
+
+from auditstore.ledger import LedgerFile
+from auditstore.objects import ObjectStore
+from auditstore.reconciliation.inventory import Inventory
+from auditstore.reconciliation.scope import Progress, Scope
+from auditstore.reconciliation.summary import Recorder, Summary
+from auditstore.reconciliation.view import View
+from auditstore.sql import comparison as sql
+from auditstore.sql.comparison import Entry
+from auditstore.streams import Stream
+
+#: Puts a missing file back from the outbox, create-only; says whether it wrote anything.
+Restore = Callable[[Stream, LedgerFile], bool]
+
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One comparison of one stream: where it reads, and where its findings go."""
+
+    engine: Engine
+    store: ObjectStore
+    scope: Scope
+    view: View
+    inventory: Inventory
+    database: sqlite3.Connection
+    recorder: Recorder
+    progress: Progress
+    restore: Restore | None
+
+    @property
+    def stream(self) -> Stream:
+        """The stream as it stood when the comparison began."""
+        return self.view.stream
+
+    @property
+    def summary(self) -> Summary:
+        """The counts so far."""
+        return self.recorder.summary
+
+    @property
+    def reads_events(self) -> bool:
+        """Whether every object is read and compared event by event."""
+        return self.scope.level == "events"
+
+    def read(self, key: str) -> Iterator[bytes] | None:
+        """An object's stored bytes, counted; ``None`` if it is not there any more."""
+        chunks = self.store.read(key)
+        return None if chunks is None else self._counted(chunks)
+
+    def entries(self, first: int, last: int, *, verify: bool = False) -> Iterator[Entry]:
+        """The outbox's events of a range, in order, each page in a transaction of its own."""
+        while first <= last:
+            with self.engine.connect() as connection:
+                page = sql.entries(
+                    connection, self.stream.flow_id,
+                    first=first, last=last, limit=_PAGE, verify=verify,
+                )  # fmt: skip
+            yield from page
+            if len(page) < _PAGE:
+                return
+            first = page[-1].position + 1
+
+    def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.summary.bytes_read += len(chunk)
+            yield chunk

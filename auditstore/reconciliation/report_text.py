@@ -1,0 +1,120 @@
+"""The report for people: a few lines a stream, and the first findings of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, TextIO
+
+from auditstore.reconciliation.findings import Finding, Kind
+from auditstore.reconciliation.summary import Summary
+
+#: How many findings of each kind are shown.
+SHOWN: Final = 50
+
+
+class TextReport:
+    """Written a stream at a time; holds at most :data:`SHOWN` findings of each kind."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._kept: dict[Kind, list[Finding]] = {}
+
+    def finding(self, finding: Finding, comparison_round: int) -> None:  # noqa: ARG002  # told with the stream
+        """Kept if it is among the first of its kind; all are counted in the summary."""
+        kept = self._kept.setdefault(finding.kind, [])
+        if len(kept) < SHOWN:
+            kept.append(finding)
+
+    def stream(self, summary: Summary, comparison_round: int) -> None:
+        """Write the stream's section, and begin the next."""
+        after = ", after the repair" if comparison_round > 1 else ""
+        self._line(
+            f"Stream {summary.stream_id}: flow {summary.flow_id} to {summary.url}: "
+            f"{summary.result.upper()}{after}"
+        )
+        for line in _figures(summary):
+            self._line(f"  {line}")
+        for kind in Kind:
+            self._findings(kind, summary.counts[kind])
+        if summary.error is not None:
+            self._line(f"  {summary.error.message}")
+            self._line(f"  {summary.error.hint}")
+        self._out.write("\n")
+        self._kept = {}
+
+    def end(self, result: int) -> None:
+        """The last line says how it all went."""
+        self._line(
+            {
+                0: "Reconciled: outbox, ledger and stores hold the same.",
+                1: "Differences were found.",
+                2: "Not everything could be compared.",
+            }[result]
+        )
+
+    def _findings(self, kind: Kind, count: int) -> None:
+        if not count:
+            return
+        kept = self._kept.get(kind, [])
+        self._out.write("\n")
+        self._line(f"  {kind.in_words} ({count}{'' if kind.is_difference else ', no difference'})")
+        for finding in kept:
+            repaired = " [repaired]" if finding.repaired else ""
+            self._line(f"    {_place(finding)}: {finding.detail}{repaired}")
+            told = [
+                f"{word} {value}"
+                for word, value in (("expected", finding.expected), ("found", finding.found))
+                if value
+            ]
+            if told:
+                self._line(f"      {', '.join(told)}")
+        if count > len(kept):
+            self._line(f"    and {count - len(kept)} more: --format csv or json lists them all")
+
+    def _line(self, text: str) -> None:
+        self._out.write(printable(text) + "\n")
+
+
+def printable(text: str) -> str:
+    """One line without control characters: an object's key may hold any."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _figures(summary: Summary) -> Iterator[str]:
+    if summary.first_sequence is None:
+        yield "ledger   no files"
+    else:
+        yield (
+            f"ledger   files {summary.first_sequence} to {summary.last_sequence}, "
+            f"head {summary.head_sequence} {summary.head_hash}"
+        )
+    yield (
+        f"files    {summary.files_expected} expected, {summary.files_found} found, "
+        f"{summary.files_matched} matched"
+    )
+    yield (
+        f"events   {summary.events_expected} expected, {summary.events_found} found, "
+        f"{summary.events_matched} matched"
+        + ("" if summary.level == "events" else " (by their files)")
+    )
+    yield (
+        f"objects  {summary.objects_listed} listed, {summary.verification_objects} of them "
+        f"connection tests, {summary.bytes_read} bytes read"
+    )
+
+
+def _place(finding: Finding) -> str:
+    parts = []
+    if finding.sequence is not None:
+        parts.append(f"file {finding.sequence}")
+    if finding.object_key is not None:
+        parts.append(finding.object_key)
+    if finding.event_id is not None:
+        parts.append(f"event {finding.event_id}")
+    if finding.lead_id is not None:
+        parts.append(f"lead {finding.lead_id}")
+    if finding.position is not None:
+        parts.append(f"position {finding.position}")
+    return ", ".join(parts) or "stream"
