@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support.commands import CommandLine
-from support.exporter_process import running_exporter
+from support.export_command import running_exporter
 from support.fake_http_store import Answer, running_fake_store
 from support.postgres import Cluster
 from support.sample_events import snapshot
