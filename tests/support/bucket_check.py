@@ -108,7 +108,7 @@ def _lines(stream: Stream, objects: Mapping[str, bytes]) -> list[bytes]:
 def _json_lines(objects: Mapping[str, bytes], positions: Mapping[str, int]) -> list[bytes]:
     """The events of single objects, whose names are in no order: in that of the outbox."""
     for key, body in objects.items():
-        assert key.endswith(f"/lead-1/{id_of(body)}.json"), f"a foreign object: {key}"
+        assert f"/{key}".endswith(f"/lead-1/{id_of(body)}.json"), f"a foreign object: {key}"
     return sorted(objects.values(), key=lambda body: positions.get(id_of(body), 0))
 
 
