@@ -1,7 +1,7 @@
 """The one place that turns what went wrong into two lines on stderr and an exit code.
 
-0 done, 1 differences (`reconcile` alone), 2 could not, 70 a defect, 130 interrupted,
-141 whoever read our output went away.
+0 done, 1 differences (`reconcile`, `demo`) or a stream that could not deliver (`export once`),
+2 could not, 70 a defect, 130 interrupted, 141 whoever read our output went away.
 """
 
 from __future__ import annotations
