@@ -52,7 +52,7 @@ class Scene:
 
 @pytest.fixture
 def scene(database: Database, place: Place) -> Scene:
-    """A stream of files a flow; in the folder, where objects are cheap, one of single events too."""
+    """A stream of files a flow; in the folder, where it is cheap, one of single events too."""
     if place.kind == "s3":
         _keep_versions(place)
     engine = create_engine(database.url, pool_size=20)
