@@ -32,7 +32,7 @@ from auditstore.sql import leases as leases_sql
 from auditstore.sql import partitions as partitions_sql
 from auditstore.sql import server
 from auditstore.sql.failures import translated
-from exporters.fence import Fence
+from exporters.fence import Fence, SafePosition
 from exporters.worker import Outcome, StoreOpener, Worker
 
 log = structlog.get_logger("exporter")
@@ -203,12 +203,13 @@ class Daemon:
             with translated():
                 fence, connection = self._connect_fence()
                 position = fence.advance()
+                safe = fence.safe
                 tasks = self._tasks_with_work(connection, position)
         except AuditStoreError:
             self._drop_fence()
             raise
         for task in tasks:
-            self._submit(task, position)
+            self._submit(task, safe)
 
     def _tasks_with_work(self, connection: Connection, fence: int) -> list[_Task]:
         now = self._monotonic()
@@ -288,13 +289,13 @@ class Daemon:
 
     # --- one stream's work ----------------------------------------------------------
 
-    def _submit(self, task: _Task, fence: int) -> None:
+    def _submit(self, task: _Task, fence: SafePosition) -> None:
         pool = self._troubled if task.troubled else self._healthy
         with self._lock:
-            task.worked_version, task.worked_fence = task.version, fence
+            task.worked_version, task.worked_fence = task.version, fence.position
             task.running = pool.submit(self._work, task, fence)
 
-    def _work(self, task: _Task, fence: int) -> None:
+    def _work(self, task: _Task, fence: SafePosition) -> None:
         ends_at = self._monotonic() + self._config.turn
 
         def may_go_on() -> bool:

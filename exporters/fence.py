@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection
@@ -33,6 +32,18 @@ class _Mark:
     taken_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class SafePosition:
+    """Up to where the outbox can be read without skipping, in this run of the server only.
+
+    After a crash positions that were lost with it are handed out again, to writers that
+    nobody has looked for.
+    """
+
+    position: int
+    run: str
+
+
 class Fence:
     """Follows one server over one autocommit connection that nobody else uses.
 
@@ -47,7 +58,7 @@ class Fence:
         self._connection = connection
         self._monotonic = monotonic
         self._marks: list[_Mark] = []
-        self._server_started: datetime | None = None
+        self._run: str | None = None
         self._safe_at = monotonic()
         self.position = 0
         """The newest safe position."""
@@ -57,6 +68,11 @@ class Fence:
         """Seconds since the newest safe position was the last one handed out."""
         return self._monotonic() - self._safe_at
 
+    @property
+    def safe(self) -> SafePosition:
+        """The newest safe position, with the run of the server that it is bound to."""
+        return SafePosition(self.position, self._run or "")
+
     def advance(self) -> int:
         """Look at the server once; return the newest safe position.
 
@@ -65,12 +81,15 @@ class Fence:
         # The order of these two statements, and that they are two, is what makes it right.
         now = self._monotonic()
         high = sql.high_water(self._connection)
-        writers = sql.writers(self._connection)
-        if self._server_started not in {None, high.server_started}:
-            # A pooler reconnected behind our back, to a server that was restarted or replaced.
+        seen = sql.writers(self._connection)
+        if not self._run == high.run == seen.run:
+            # The first look; or a pooler reconnected behind our back, perhaps just now, to a
+            # server that was restarted or replaced.
             self._marks.clear()
-            self.position = 0
-        self._server_started = high.server_started
+            self.position, self._run = 0, seen.run
+            if high.run != seen.run:
+                return self.position
+        writers = seen.virtualtransactions
 
         for mark in self._marks:
             mark.writers &= writers

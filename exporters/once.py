@@ -15,7 +15,7 @@ from auditstore.database import check_schema
 from auditstore.sql import fence as fence_sql
 from auditstore.sql.failures import translated
 from auditstore.streams import Stream
-from exporters.fence import Fence
+from exporters.fence import Fence, SafePosition
 from exporters.worker import Outcome, StoreOpener, Worker
 
 _POLL: Final = 0.02
@@ -56,12 +56,12 @@ def export_once(
             for stream in streams.find(connection, enabled=True)
             if stream_ids is None or stream.stream_id in stream_ids
         ]
-    position, behind = _safe_position(engine, patience, monotonic)
+    safe, behind = _safe_position(engine, patience, monotonic)
     worker = Worker(engine, open_store)
     try:
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="stream") as pool:
             outcomes = list(
-                pool.map(lambda stream: worker.work(stream.stream_id, position, flush=True), wanted)
+                pool.map(lambda stream: worker.work(stream.stream_id, safe, flush=True), wanted)
             )
     finally:
         worker.close()
@@ -70,7 +70,7 @@ def export_once(
 
 def _safe_position(
     engine: Engine, patience: float, monotonic: Callable[[], float]
-) -> tuple[int, bool]:
+) -> tuple[SafePosition, bool]:
     with translated(), engine.connect() as plain:
         connection = plain.execution_options(isolation_level="AUTOCOMMIT")
         wanted = fence_sql.high_water(connection).position
@@ -78,4 +78,4 @@ def _safe_position(
         give_up_at = monotonic() + patience
         while fence.advance() < wanted and monotonic() < give_up_at:
             time.sleep(_POLL)
-        return fence.position, fence.position < wanted
+        return fence.safe, fence.position < wanted

@@ -29,11 +29,13 @@ from auditstore.errors import (
 from auditstore.ledger import Delivery, SealedFile
 from auditstore.objects import ObjectStore
 from auditstore.sql import ledger as ledger_sql
+from auditstore.sql import server
 from auditstore.sql import streams as streams_sql
 from auditstore.sql.failures import translated
 from auditstore.streams import Stream
 from exporters import history
 from exporters.delivery import put, record, render
+from exporters.fence import SafePosition
 from exporters.sealing import NotDue, seal
 
 log = structlog.get_logger("exporter")
@@ -76,7 +78,7 @@ class Worker:
     def work(
         self,
         stream_id: int,
-        fence: int,
+        fence: SafePosition,
         *,
         may_go_on: Callable[[], bool] = lambda: True,
         flush: bool = False,
@@ -113,7 +115,9 @@ class Worker:
         for _, store in stores.values():
             store.close()
 
-    def _next(self, stream_id: int, fence: int, *, flush: bool) -> SealedFile | NotDue | None:
+    def _next(
+        self, stream_id: int, fence: SafePosition, *, flush: bool
+    ) -> SealedFile | NotDue | None:
         """The file to deliver next: the oldest sealed one, or a new one."""
         with translated(), self._engine.begin() as connection:
             stream = streams.get(connection, stream_id)
@@ -129,7 +133,8 @@ class Worker:
                     history.check(connection, stream, store)
                     connection.commit()
             with translated(), self._engine.begin() as connection:
-                return seal(connection, stream_id, fence=fence, flush=flush)
+                _insist_on_run(connection, fence)
+                return seal(connection, stream_id, fence=fence.position, flush=flush)
         return waiting
 
     def _deliver(self, sealed: SealedFile) -> None:
@@ -192,6 +197,15 @@ class Worker:
             hint=error.hint, attempts=attempts, retry_in=retry_in and round(retry_in, 1),
         )  # fmt: skip
         return Outcome(delivered, events, retry_in=retry_in, halted=state == "halted", error=error)
+
+
+def _insist_on_run(connection: Connection, fence: SafePosition) -> None:
+    """Uploads take time; a fence from before a crash must not seal what came after it."""
+    if server.run(connection) != fence.run:
+        raise DatabaseUnavailable(
+            "the database server was restarted or replaced meanwhile",
+            hint="This passes by itself: what waits is exported at the next try.",
+        )
 
 
 _LEVELS: Final = {"retrying": 30, "blocked": 40, "halted": 50}

@@ -7,17 +7,22 @@ events. See ``docs/explanation/tailing.md``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Connection, text
 
-_WRITERS: Final = text(
+from auditstore.sql.server import RUN
+
+_WRITERS: Final = (
     "SELECT DISTINCT l.virtualtransaction, l.pid"
     " FROM pg_locks l WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted"
     " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     # The partitions too: whoever owns them can insert into one directly.
     " AND l.relation IN (SELECT relid FROM pg_partition_tree('auditstore.events'))"
+)
+_HIGH_WATER: Final = text(f"SELECT auditstore.last_position() AS position, {RUN} AS run")
+_WRITERS_AND_RUN: Final = text(
+    f"SELECT ARRAY(SELECT virtualtransaction FROM ({_WRITERS}) w) AS writers, {RUN} AS run"  # noqa: S608  # constants of ours
 )
 _DETAILS: Final = text(
     "SELECT a.usename AS user_name, a.application_name AS application, a.state,"
@@ -34,26 +39,33 @@ _DETAILS: Final = text(
 
 @dataclass(frozen=True, slots=True)
 class HighWater:
-    """The position handed out last, and since when the server that says so runs."""
+    """The position handed out last, and in which run of the server."""
 
     position: int
-    server_started: datetime
+    run: str
 
 
 def high_water(connection: Connection) -> HighWater:
     """H: every position handed out so far is at most this."""
-    row = connection.execute(
-        text("SELECT auditstore.last_position() AS position, pg_postmaster_start_time() AS started")
-    ).one()
-    return HighWater(position=row.position, server_started=row.started)
+    row = connection.execute(_HIGH_WATER).one()
+    return HighWater(position=row.position, run=row.run)
 
 
-def writers(connection: Connection) -> frozenset[str]:
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """Virtual transactions, and the run of the server outside which they mean nothing."""
+
+    virtualtransactions: frozenset[str]
+    run: str
+
+
+def writers(connection: Connection) -> Writers:
     """S: the virtual transactions that have inserted into the outbox and are not over.
 
     Prepared transactions are among them; they have no pid, so nothing is joined here.
     """
-    return frozenset(row.virtualtransaction for row in connection.execute(_WRITERS))
+    row = connection.execute(_WRITERS_AND_RUN).one()
+    return Writers(virtualtransactions=frozenset(row.writers), run=row.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ class OpenWriter:
 def open_writers(connection: Connection) -> list[OpenWriter]:
     """Who holds the fence back, oldest first."""
     found = []
-    for writer in connection.execute(_WRITERS).all():
+    for writer in connection.execute(text(_WRITERS)).all():
         detail = connection.execute(
             _DETAILS, {"pid": writer.pid, "virtualtransaction": writer.virtualtransaction}
         ).one()

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection, text
+
+#: Differs after every restart and every recovery from a crash. A backend that is killed takes
+#: the shared memory with it but not the postmaster; what such a recovery renews, and everybody
+#: may read, is the time since which statistics are counted.
+RUN: Final = (
+    "concat(extract(epoch FROM pg_postmaster_start_time()), '/',"
+    " extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()))"
+)
 
 
 def version(connection: Connection) -> int:
@@ -21,6 +30,11 @@ def clock(connection: Connection) -> datetime:
     """The server's clock, the authority for every time in the store."""
     now: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return now
+
+
+def run(connection: Connection) -> str:
+    """The server's present run: no lock and no unflushed commit outlives it."""
+    return str(connection.scalar(text(f"SELECT {RUN}")))  # a constant of ours
 
 
 def is_standby(connection: Connection) -> bool:
