@@ -123,7 +123,11 @@ def decompress(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         if decompressor.eof:
             raise zlib.error("data after the end of the gzip stream")
-        yield decompressor.decompress(chunk)
+        try:
+            block = decompressor.decompress(chunk)
+        except isal_zlib.error as error:  # which is no zlib.error
+            raise zlib.error(str(error)) from error
+        yield block
     if not decompressor.eof:
         raise zlib.error("the gzip stream is cut short")
     if decompressor.unused_data:
