@@ -33,7 +33,8 @@ MOMENTS = st.datetimes(
 )  # fmt: skip
 HOSTILE = [
     "..", ".", "../../etc/passwd", "/absolute", "a/b", "a\\b", "a b", "a%2Fb", "%no-lead",
-    "tab\there", "line\nfeed", "\x7f", "\u202eevil", "\U0001f4a9", "e\u0301", "é", "a" * 255, "ü" * 127,
+    "tab\there",
+    "line\nfeed", "\x7f", "\u202eevil", "\U0001f4a9", "e\u0301", "é", "a" * 255, "ü" * 127,
     "{sequence}", "?x=1#y", "~", "CON",
 ]  # fmt: skip
 _FIELDS = ("flow", "date", "year", "month", "day", "hour", "stream", "sequence", "first", "last")
