@@ -129,7 +129,11 @@ class Worker:
                     history.check(connection, stream, store)
                     connection.commit()
             with translated(), self._engine.begin() as connection:
-                return seal(connection, stream_id, fence=fence, flush=flush)
+                # Another worker may have sealed meanwhile. Under the stream's lock there is at
+                # most one file in flight, so no worker can come to record a later one first.
+                streams.get(connection, stream_id, lock=True)
+                waiting = ledger_sql.next_undelivered(connection, stream_id)
+                return waiting or seal(connection, stream_id, fence=fence, flush=flush)
         return waiting
 
     def _deliver(self, sealed: SealedFile) -> None:
