@@ -31,6 +31,7 @@ ENCODERS: Final[dict[Format, str]] = {
 
 _GZIP_WINDOW: Final = 31  # zlib's way to ask for a gzip header, which isal writes without a time
 _BLOCK: Final = 256 * 1024
+_ISAL_ERROR: Final[type[Exception]] = isal_zlib.error  # type: ignore[assignment]  # a stub's slip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def decompress(chunks: Iterable[bytes]) -> Iterator[bytes]:
             raise zlib.error("data after the end of the gzip stream")
         try:
             block = decompressor.decompress(chunk)
-        except isal_zlib.error as error:  # which is no zlib.error
+        except _ISAL_ERROR as error:  # which is no zlib.error
             raise zlib.error(str(error)) from error
         yield block
     if not decompressor.eof:
