@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -458,13 +459,27 @@ def test_stopping_does_not_wait_for_ever(site: Site) -> None:
     site.check()
 
 
-def test_nothing_is_taken_back_after_leaving(site: Site) -> None:
-    """A job that runs while the daemon stops neither leases nor announces anything afterwards."""
-    for _ in range(3):
-        site.add()
-    for _ in range(15):
-        daemon = site.start(DaemonConfig(tick=0.001, lease_ttl=0.01))
-        assert site.stop(daemon)
-        with site.engine.connect() as connection:
-            assert leases_sql.list_daemons(connection) == []
-        assert set(site.owners().values()) == {None}
+def test_nothing_is_taken_back_after_leaving(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop waits for a job that is about to renew leases, and only then gives them back."""
+    announce, slow, entered, go = leases_sql.announce, Event(), Event(), Event()
+
+    def paused(*arguments: Any, **named: Any) -> None:
+        if slow.is_set():
+            entered.set()
+            assert go.wait(10)
+        announce(*arguments, **named)
+
+    monkeypatch.setattr(leases_sql, "announce", paused)
+    stream_id = site.add()
+    daemon = site.start()
+    slow.set()
+    assert entered.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(site.stop, daemon)
+        eventually(daemon._stopping.is_set)
+        never(stopping.done, during=0.2)
+        go.set()
+        assert stopping.result(10)
+    with site.engine.connect() as connection:
+        assert leases_sql.list_daemons(connection) == []
+    assert site.owners() == {stream_id: None}
