@@ -31,6 +31,11 @@ MAX_KEY_BYTES: Final = 1024
 _FIELDS: Final = (
     "flow", "date", "year", "month", "day", "hour", "stream", "sequence", "first", "last",
 )  # fmt: skip
+# What `file_key` writes for them. Of exact widths, since fields may stand side by side.
+_PATTERNS: Final = {
+    "date": "[0-9]{4}-[0-9]{2}-[0-9]{2}", "year": "[0-9]{4}", "month": "[0-9]{2}",
+    "day": "[0-9]{2}", "hour": "[0-9]{2}", "first": "[0-9]{16,}", "last": "[0-9]{16,}",
+}  # fmt: skip
 # A key is unique when it says which file of which stream: a location may outlive a stream.
 _NEEDED: Final = ("stream", "sequence")
 
@@ -149,5 +154,5 @@ def key_pattern(template: str, *, prefix: str, flow_id: str, stream_id: int) -> 
             pattern += "(?P=sequence)" if seen else "(?P<sequence>[0-9]{10,})"
             seen = True
         elif name is not None:
-            pattern += "[0-9-]+"
+            pattern += _PATTERNS[name]
     return re.compile(pattern)

@@ -105,6 +105,8 @@ class Daemon:
         self._tasks: dict[int, _Task] = {}
         self._leased_until = 0.0
         self._lock = threading.Lock()
+        self._jobs_running = 0
+        self._jobs_over = threading.Condition()
         self._fence: Fence | None = None
         self._fence_connection: Connection | None = None
         self._waiting = False
@@ -142,11 +144,15 @@ class Daemon:
 
     def stop(self) -> bool:
         """Finish the uploads in hand, give the leases back; whether all was finished in time."""
-        self._stopping.set()
+        ends_at = self._monotonic() + self._config.grace
         self._scheduler.shutdown(wait=False)
+        with self._jobs_over:
+            self._stopping.set()
+            # One in hand could start an upload, or take leases after they were given back.
+            self._jobs_over.wait_for(lambda: not self._jobs_running, self._config.grace)
         with self._lock:
             running = [task.running for task in self._tasks.values() if task.running]
-        unfinished = wait(running, timeout=self._config.grace).not_done
+        unfinished = wait(running, timeout=max(0.0, ends_at - self._monotonic())).not_done
         self._healthy.shutdown(wait=False, cancel_futures=True)
         self._troubled.shutdown(wait=False, cancel_futures=True)
         try:
@@ -167,7 +173,7 @@ class Daemon:
         """A job that waits while the database is in trouble, and says so once."""
 
         def guarded() -> None:
-            if self._stopping.is_set() or self._monotonic() < self._away_until:
+            if self._monotonic() < self._away_until or not self._begin_job():
                 return
             try:
                 job()
@@ -180,8 +186,22 @@ class Daemon:
                 if self._waiting:
                     self._waiting = False
                     log.info("going on")
+            finally:
+                self._end_job()
 
         return guarded
+
+    def _begin_job(self) -> bool:
+        with self._jobs_over:
+            if self._stopping.is_set():
+                return False
+            self._jobs_running += 1
+            return True
+
+    def _end_job(self) -> None:
+        with self._jobs_over:
+            self._jobs_running -= 1
+            self._jobs_over.notify_all()
 
     def _watch_clock(self) -> None:
         """Run the jobs at once when the host's clock was set back.

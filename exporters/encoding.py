@@ -31,6 +31,7 @@ ENCODERS: Final[dict[Format, str]] = {
 
 _GZIP_WINDOW: Final = 31  # zlib's way to ask for a gzip header, which isal writes without a time
 _BLOCK: Final = 256 * 1024
+_ISAL_ERROR: Final[type[Exception]] = isal_zlib.error  # type: ignore[assignment]  # a stub's slip
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,11 @@ def decompress(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         if decompressor.eof:
             raise zlib.error("data after the end of the gzip stream")
-        yield decompressor.decompress(chunk)
+        try:
+            block = decompressor.decompress(chunk)
+        except _ISAL_ERROR as error:  # which is no zlib.error
+            raise zlib.error(str(error)) from error
+        yield block
     if not decompressor.eof:
         raise zlib.error("the gzip stream is cut short")
     if decompressor.unused_data:

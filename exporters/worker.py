@@ -133,8 +133,13 @@ class Worker:
                     history.check(connection, stream, store)
                     connection.commit()
             with translated(), self._engine.begin() as connection:
-                _insist_on_run(connection, fence)
-                return seal(connection, stream_id, fence=fence.position, flush=flush)
+                # Another worker may have sealed meanwhile. Under the stream's lock there is at
+                # most one file in flight, so no worker can come to record a later one first.
+                streams.get(connection, stream_id, lock=True)
+                waiting = ledger_sql.next_undelivered(connection, stream_id)
+                if waiting is None:
+                    _insist_on_run(connection, fence)
+                    return seal(connection, stream_id, fence=fence.position, flush=flush)
         return waiting
 
     def _deliver(self, sealed: SealedFile) -> None:

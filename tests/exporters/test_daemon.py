@@ -1,0 +1,485 @@
+"""The real daemon at work: promptness, fairness, leases, and what it lives through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from threading import Event
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from support.bucket_check import check_bucket
+from support.eventually import eventually, never
+from support.lead_events import id_of, lead_event
+from support.memory_store import DENIED, MemoryStore
+from support.postgres import Cluster
+
+import exporters.daemon
+from auditstore import EventRepository, streams
+from auditstore.database import create_engine, migrate
+from auditstore.objects import ObjectStore
+from auditstore.sql import leases as leases_sql
+from auditstore.streams import Limits, NewStream, Stream
+from exporters.daemon import Daemon, DaemonConfig
+
+QUICK = DaemonConfig(tick=0.02, recheck=0.05, lease_ttl=1.0, grace=3.0)
+
+
+class Site:
+    """A database, stores in memory, one a stream, and the daemons of a test."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engines: list[sa.Engine] = []
+        self.engine = self.new_engine()
+        self.stores: dict[int, MemoryStore] = {}
+        self.expected: dict[int, dict[str, bytes]] = {}
+        self.daemons: list[Daemon] = []
+
+    def new_engine(self) -> sa.Engine:
+        """An engine with room for a daemon."""
+        engine = create_engine(self.url, pool_size=16, max_overflow=4)
+        self.engines.append(engine)
+        return engine
+
+    def open(self, _: sa.Connection, stream: Stream) -> ObjectStore:
+        """The daemons' way to the stores."""
+        return self.stores[stream.stream_id]
+
+    def add(
+        self,
+        *,
+        max_delay: float = 0.0,
+        enabled: bool = True,
+        key_template: str | None = None,
+        **limits: Any,
+    ) -> int:
+        """A stream with a flow, a bucket and a store of its own."""
+        number = len(self.stores) + 1
+        new = NewStream(
+            flow_id=f"flow-{number}", url=f"s3://bucket-{number}/some/prefix", enabled=enabled,
+            key_template=key_template, limits=Limits(max_delay=max_delay, **limits),
+        )  # fmt: skip
+        with self.engine.begin() as connection:
+            stream_id = streams.add(connection, new, actor="test").stream_id
+        self.stores[stream_id] = MemoryStore()
+        self.expected[stream_id] = {}
+        return stream_id
+
+    def append(self, stream_id: int, count: int = 1, *, covered: bool = True) -> None:
+        """Commit events of the stream's flow; ``covered`` ones are to be in its bucket."""
+        made = [lead_event(f"flow-{stream_id}") for _ in range(count)]
+        with self.engine.begin() as connection:
+            EventRepository().append(connection, made)
+        if covered:
+            self.expected[stream_id] |= {id_of(each): each for each in made}
+
+    def start(self, config: DaemonConfig = QUICK) -> Daemon:
+        """A daemon at work; stopped at the end of the test unless the test did so."""
+        daemon = Daemon(self.new_engine(), self.open, config)
+        daemon.start()
+        self.daemons.append(daemon)
+        return daemon
+
+    def stop(self, daemon: Daemon) -> bool:
+        """Stop one of the daemons."""
+        self.daemons.remove(daemon)
+        return daemon.stop()
+
+    def close(self) -> None:
+        """End all daemons, also those that hang."""
+        for store in self.stores.values():
+            store.open.set()
+        for daemon in self.daemons:
+            daemon.stop()
+        for engine in self.engines:
+            engine.dispose()
+
+    def stream(self, stream_id: int) -> Stream:
+        """The stream as it stands."""
+        with self.engine.connect() as connection:
+            return streams.get(connection, stream_id)
+
+    def change(
+        self, act: Callable[..., Any], stream_id: int, *arguments: Any, **named: Any
+    ) -> None:
+        """What an operator does to a stream."""
+        with self.engine.begin() as connection:
+            act(connection, stream_id, *arguments, actor="test", **named)
+
+    def delivered(self, stream_id: int) -> bool:
+        """Whether everything expected is recorded as delivered."""
+        with self.engine.connect() as connection:
+            count = connection.execute(
+                sa.text(
+                    "SELECT coalesce(sum(event_count), 0) FROM auditstore.files"
+                    " WHERE stream_id = :stream_id AND delivered_at IS NOT NULL"
+                ),
+                {"stream_id": stream_id},
+            ).scalar_one()
+        return int(count) >= len(self.expected[stream_id])
+
+    def wait(self, *stream_ids: int, within: float = 10.0) -> float:
+        """Seconds until everything expected of the streams is delivered."""
+        began = time.monotonic()
+        for stream_id in stream_ids or self.stores:
+            eventually(
+                lambda each=stream_id: self.delivered(each), within=within,
+                what=f"stream {stream_id} delivered",
+            )  # fmt: skip
+        return time.monotonic() - began
+
+    def check(self, *stream_ids: int) -> None:
+        """Each bucket holds exactly what it should."""
+        for stream_id in stream_ids or self.stores:
+            expected = self.expected[stream_id]
+            check_bucket(self.engine, stream_id, self.stores[stream_id], expected)
+
+    def owners(self) -> dict[int, str | None]:
+        """Who has the lease of each stream."""
+        with self.engine.connect() as connection:
+            return {each.stream_id: each.lease_owner for each in streams.find(connection)}
+
+
+@pytest.fixture
+def site(database_url: str) -> Iterator[Site]:
+    """A fresh database, no stream and no daemon yet."""
+    made = Site(database_url)
+    yield made
+    made.close()
+
+
+# --- when files go out --------------------------------------------------------------
+
+
+def test_a_quiet_flow_is_flushed_after_its_delay(site: Site) -> None:
+    """One event and nothing after it: delivered when its delay is over, not before."""
+    stream_id = site.add(max_delay=0.6)
+    site.start()
+    site.append(stream_id)
+    waited = site.wait(stream_id)
+    assert 0.4 < waited < 3
+    site.check()
+
+
+def test_a_full_file_goes_out_before_its_delay(site: Site) -> None:
+    """Events that fill a file do not wait for an hour."""
+    stream_id = site.add(max_delay=3600, max_events=5)
+    site.start()
+    site.append(stream_id, 3)
+    never(lambda: site.stores[stream_id].objects, during=0.2)
+    site.append(stream_id, 2)
+    assert site.wait(stream_id) < 3
+    site.check()
+
+
+def test_a_stream_covers_what_is_appended_after_it_was_enabled(site: Site) -> None:
+    """Events from before, of its own flow, are not its own; a new stream needs no restart."""
+    site.start()
+    stream_id = site.add(enabled=False)
+    site.append(stream_id, 3, covered=False)
+    site.change(streams.enable, stream_id)
+    site.append(stream_id, 2)
+    site.wait(stream_id)
+    site.check()
+
+
+@pytest.mark.parametrize("catch_up", [False, True])
+def test_disabling_and_enabling_again(site: Site, catch_up: bool) -> None:
+    """What came while it was disabled is covered with --catch-up, else it is not."""
+    stream_id = site.add()
+    site.start()
+    site.append(stream_id, 2)
+    site.wait(stream_id)
+    site.change(streams.disable, stream_id)
+    site.append(stream_id, 3, covered=catch_up)
+    never(lambda: len(site.stores[stream_id].objects) > 2, during=0.2)
+    site.change(streams.enable, stream_id, catch_up=catch_up)
+    site.append(stream_id, 2)
+    site.wait(stream_id)
+    site.check()
+
+
+# --- one stream's trouble is its own -----------------------------------------------------
+
+
+def test_broken_stores_do_not_delay_another_stream(site: Site) -> None:
+    """A store that hangs and one that denies; a third stream keeps its bound of delay + 1 s."""
+    hanging, denied, healthy = site.add(), site.add(), site.add(max_delay=2.0)
+    site.stores[hanging].open.clear()
+    site.stores[denied].trouble = DENIED
+    site.start()
+    site.append(hanging, 5)
+    site.append(denied, 5)
+    eventually(lambda: site.stores[hanging].hanging)
+    eventually(lambda: site.stream(denied).status.state == "blocked")
+    for _ in range(2):
+        site.append(healthy, 3)
+        assert site.wait(healthy) < 2.0 + 1.0
+    assert site.stores[hanging].hanging == 1
+
+    site.stores[hanging].open.set()
+    site.stores[denied].trouble = None
+    site.change(streams.resume, denied)
+    site.wait()
+    site.check()
+
+
+def test_more_hanging_stores_than_threads_for_trouble(site: Site) -> None:
+    """Threads that hang are as many as there are; one more than for trouble leaves room."""
+    broken = [site.add() for _ in range(5)]
+    healthy = site.add()
+    for stream_id in broken:
+        site.stores[stream_id].open.clear()
+    site.start()
+    for stream_id in broken:
+        site.append(stream_id)
+    eventually(lambda: all(site.stores[each].hanging for each in broken))
+    site.append(healthy, 3)
+    assert site.wait(healthy) < 1.0
+    for stream_id in broken:
+        site.stores[stream_id].open.set()
+    site.wait()
+    site.check()
+
+
+@pytest.mark.parametrize("act", ["change", "resume"])
+def test_a_blocked_stream_goes_on_as_soon_as_it_is_changed(site: Site, act: str) -> None:
+    """Not after its half minute, but when the daemon next looks at its leases."""
+    stream_id = site.add()
+    site.stores[stream_id].trouble = DENIED
+    site.start()
+    site.append(stream_id, 2)
+    eventually(lambda: site.stream(stream_id).status.state == "blocked")
+    site.stores[stream_id].trouble = None
+    never(lambda: site.delivered(stream_id), during=0.3)
+    if act == "change":
+        site.change(streams.change, stream_id, {"region": "eu-west-1"})
+    else:
+        site.change(streams.resume, stream_id)
+    assert site.wait(stream_id) < QUICK.lease_ttl
+    assert site.stream(stream_id).status.state == "streaming"
+    site.check()
+
+
+def test_a_halted_stream_waits_for_its_operator(site: Site) -> None:
+    """A conflict is not tried again by itself; resumed, it goes on."""
+    stream_id = site.add(key_template="{stream}-{sequence}")
+    store = site.stores[stream_id]
+    site.append(stream_id, 1)
+    site.start()
+    site.wait(stream_id)
+    taken = f"some/prefix/{stream_id:06d}-0000000002"
+    store.objects[taken] = b"somebody else's"
+    site.append(stream_id, 1)
+    eventually(lambda: site.stream(stream_id).status.state == "halted")
+    tries = store.tries.total()
+    never(lambda: store.tries.total() > tries, during=0.4)
+    assert store.objects.pop(taken) == b"somebody else's"
+    site.change(streams.resume, stream_id)
+    site.wait(stream_id)
+    site.check()
+
+
+# --- several daemons ----------------------------------------------------------------------
+
+
+def test_daemons_share_the_streams_and_take_over(site: Site) -> None:
+    """Two halves while both live; all for one after the other left in order."""
+    for _ in range(6):
+        site.add()
+    one, two = site.start(), site.start()
+
+    def shares() -> list[int]:
+        owned = list(site.owners().values())
+        return sorted(owned.count(daemon.daemon_id) for daemon in (one, two))
+
+    eventually(lambda: shares() == [3, 3])
+    for stream_id in site.stores:
+        site.append(stream_id, 3)
+    site.wait()
+    assert site.stop(one)
+    assert one.daemon_id not in site.owners().values()
+    eventually(lambda: set(site.owners().values()) == {two.daemon_id})
+    for stream_id in site.stores:
+        site.append(stream_id, 3)
+    site.wait()
+    site.check()
+
+
+def test_a_dead_daemon_s_streams_are_taken_over(site: Site) -> None:
+    """One that said no good-bye is missed after its leases' time, and its work goes on."""
+    stream_ids = [site.add() for _ in range(2)]
+    with site.engine.begin() as connection:
+        leases_sql.announce(connection, daemon_id="dead", host="away", pid=1, version="0")
+        leases_sql.acquire(connection, daemon_id="dead", ttl=1.0, limit=2)
+    daemon = site.start()
+    for stream_id in stream_ids:
+        site.append(stream_id, 3)
+    never(lambda: any(site.stores[each].objects for each in stream_ids), during=0.4)
+    eventually(lambda: set(site.owners().values()) == {daemon.daemon_id}, within=4)
+    site.wait()
+    site.check()
+
+
+# --- what it lives through -----------------------------------------------------------------
+
+
+def test_the_database_is_restarted_under_it(restartable_cluster: Cluster) -> None:
+    """It waits while the server is away, without giving up, and goes on where it was."""
+    restartable_cluster.execute("CREATE DATABASE audit")
+    url = restartable_cluster.url("audit")
+    migrate(url)
+    site = Site(url)
+    stream_id = site.add()
+    daemon = site.start()
+    site.append(stream_id, 3)
+    site.wait(stream_id)
+    restartable_cluster.stop("immediate")
+    eventually(lambda: daemon._waiting, what="the daemon notices")
+    restartable_cluster.start()
+    site.append(stream_id, 3)
+    site.wait(stream_id, within=20)
+    site.check()
+    assert site.stop(daemon)
+    site.close()
+
+
+@pytest.mark.parametrize(("period", "ahead"), [("month", 3), ("day", 15)])
+def test_partitions_are_made_ahead(site: Site, period: Any, ahead: int) -> None:
+    """A daemon that starts makes those of the next months or days, so none is late."""
+    with site.engine.begin() as connection:
+        for (name,) in connection.execute(
+            sa.text(
+                "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_inherits ON inhrelid = c.oid"
+                " WHERE inhparent = 'auditstore.events'::regclass AND"
+                " pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'"
+            )
+        ).all():
+            connection.execute(sa.text(f"DROP TABLE {name}"))
+    site.start(DaemonConfig(tick=0.02, lease_ttl=1.0, partitions=period))
+
+    def made() -> int:
+        with site.engine.connect() as connection:
+            return int(
+                connection.execute(
+                    sa.text(
+                        "SELECT count(*) FROM pg_inherits JOIN pg_class c ON inhrelid = c.oid"
+                        " WHERE inhparent = 'auditstore.events'::regclass AND"
+                        " pg_get_expr(c.relpartbound, c.oid) <> 'DEFAULT'"
+                    )
+                ).scalar_one()
+            )
+
+    eventually(lambda: made() >= ahead)
+    stream_id = site.add()
+    site.append(stream_id)
+    site.wait(stream_id)
+    with site.engine.connect() as connection:
+        lies_in = connection.execute(
+            sa.text("SELECT tableoid::regclass::text FROM auditstore.events")
+        ).scalar_one()
+    today = datetime.now(UTC)
+    assert f"{today:%Y}" in lies_in
+
+
+def test_a_clock_set_back_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler goes by the host's clock; an hour back, and the jobs still run."""
+    import apscheduler.schedulers.base as scheduling  # noqa: PLC0415  # its clock is set back too
+
+    back = timedelta(0)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]  # a plain datetime
+            return datetime.now(tz) + back
+
+    class Time:
+        monotonic = staticmethod(time.monotonic)
+
+        @staticmethod
+        def time() -> float:
+            return time.time() + back.total_seconds()
+
+    for module in (exporters.daemon, scheduling):
+        monkeypatch.setattr(module, "datetime", Clock)
+    monkeypatch.setattr(exporters.daemon, "time", Time)
+    stream_id = site.add()
+    daemon = site.start()
+    site.append(stream_id)
+    site.wait(stream_id)
+    back = timedelta(hours=-1)
+    for _ in range(3):
+        site.append(stream_id)
+        site.wait(stream_id, within=5)
+    assert site.stop(daemon)
+    site.check()
+
+
+# --- leaving ---------------------------------------------------------------------------------
+
+
+def test_stopping_finishes_the_upload_in_hand(site: Site) -> None:
+    """What hangs when it is told to stop gets its grace; then the leases are given back."""
+    stream_id = site.add()
+    daemon = site.start()
+    store = site.stores[stream_id]
+    store.open.clear()
+    site.append(stream_id, 2)
+    eventually(lambda: store.hanging)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(site.stop, daemon)
+        eventually(daemon._stopping.is_set)
+        store.open.set()
+        assert stopping.result(5)
+    assert site.delivered(stream_id)
+    assert site.owners() == {stream_id: None}
+    assert store.closed == 1
+    site.check()
+
+
+def test_stopping_does_not_wait_for_ever(site: Site) -> None:
+    """A hanging upload is left behind after the grace; the next daemon delivers it once."""
+    stream_id = site.add()
+    daemon = site.start(DaemonConfig(tick=0.02, recheck=0.05, lease_ttl=1.0, grace=0.3))
+    store = site.stores[stream_id]
+    store.open.clear()
+    site.append(stream_id, 2)
+    eventually(lambda: store.hanging)
+    began = time.monotonic()
+    assert not site.stop(daemon)
+    assert time.monotonic() - began < 2
+    assert site.owners() == {stream_id: None}
+    store.open.set()
+    site.start()
+    site.wait(stream_id)
+    site.check()
+
+
+def test_nothing_is_taken_back_after_leaving(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop waits for a job that is about to renew leases, and only then gives them back."""
+    announce, slow, entered, go = leases_sql.announce, Event(), Event(), Event()
+
+    def paused(*arguments: Any, **named: Any) -> None:
+        if slow.is_set():
+            entered.set()
+            assert go.wait(10)
+        announce(*arguments, **named)
+
+    monkeypatch.setattr(leases_sql, "announce", paused)
+    stream_id = site.add()
+    daemon = site.start()
+    slow.set()
+    assert entered.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(site.stop, daemon)
+        eventually(daemon._stopping.is_set)
+        never(stopping.done, during=0.2)
+        go.set()
+        assert stopping.result(10)
+    with site.engine.connect() as connection:
+        assert leases_sql.list_daemons(connection) == []
+    assert site.owners() == {stream_id: None}
