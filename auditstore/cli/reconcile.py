@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
-from auditstore import credentials, streams
+from auditstore import streams
 from auditstore.cli.context import Session
 from auditstore.cli.display import harmless
+from auditstore.cli.stores import store_opener
 from auditstore.cli.wording import MOMENT
 from auditstore.errors import AuditStoreError, ConfigurationError, NotFound
 from auditstore.ledger import LedgerFile
@@ -176,13 +177,8 @@ def _round(
 
 
 def _open(session: Session, stream: Stream) -> ObjectStore:
-    from exporters.stores import open_store  # noqa: PLC0415  # the composition root
-
     with session.reading() as connection:
-        secret = credentials.secret_of(connection, session.vault, stream.credential_id)
-    return open_store(
-        stream.destination, region=stream.region, secret=secret, options=stream.options
-    )
+        return store_opener(session.vault)(connection, stream)
 
 
 def _restorer(engine: Engine, store: ObjectStore) -> Restore:

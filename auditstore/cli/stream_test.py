@@ -11,12 +11,13 @@ from typing import Final
 import click
 from rich.text import Text
 
-from auditstore import credentials, streams
+from auditstore import streams
 from auditstore.cli.context import Session
 from auditstore.cli.display import busy, plain, show, write_json
 from auditstore.cli.lead_test import deliver_test_lead
 from auditstore.cli.options import json_option
 from auditstore.cli.store_test import StoreTest, try_store
+from auditstore.cli.stores import store_opener
 from auditstore.objects import ObjectStore
 from auditstore.streams import Stream
 
@@ -56,14 +57,9 @@ def test(session: Session, *, stream_id: int, lead: bool, timeout: float, as_jso
 
 @contextmanager
 def _opened(session: Session, stream_id: int) -> Iterator[tuple[Stream, ObjectStore]]:
-    from exporters.stores import open_store  # noqa: PLC0415  # the composition root
-
     with session.reading() as connection:
         stream = streams.get(connection, stream_id)
-        secret = credentials.secret_of(connection, session.vault, stream.credential_id)
-    store = open_store(
-        stream.destination, region=stream.region, secret=secret, options=stream.options
-    )
+        store = store_opener(session.vault)(connection, stream)
     try:
         yield stream, store
     finally:
