@@ -41,9 +41,13 @@ _NEEDED: Final = ("stream", "sequence")
 
 
 def encode_part(text: str) -> str:
-    """One path segment from arbitrary text; ``.`` and ``..`` lose their meaning."""
+    """One path segment from arbitrary text.
+
+    Dots at the end are encoded too: ``.`` and ``..`` lose their meaning, and Azure drops others.
+    """
     encoded = quote(text, safe="")
-    return encoded.replace(".", "%2E") if encoded in {".", ".."} else encoded
+    bare = encoded.rstrip(".")
+    return bare + "%2E" * (len(encoded) - len(bare))
 
 
 def join(prefix: str, name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -90,8 +89,7 @@ def seal(
         limit=stream.limits.max_events,
     )
     now = server.clock(connection)
-    with closing(rows):
-        batch = cut(rows, stream.limits, now=now, flush=flush)
+    batch = cut(rows, stream.limits, now=now, flush=flush)
     if not isinstance(batch, Batch):
         return batch
     ledger_sql.insist_on_durable_commit(connection)

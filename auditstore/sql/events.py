@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -180,6 +180,9 @@ def _stored(row: Any) -> StoredEvent:
     )  # fmt: skip
 
 
+_TAIL_PAGE: Final = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class TailRow:
     """What sealing knows of an event: its place, its size without the line end, its time."""
@@ -191,21 +194,26 @@ class TailRow:
 
 def tail(
     connection: Connection, flow_id: str, *, after: int, upto: int, limit: int
-) -> Generator[TailRow, None, None]:
-    """The flow's events with ``after`` < position <= ``upto``, in order; index only, streamed.
+) -> Iterator[TailRow]:
+    """The flow's events with ``after`` < position <= ``upto``, in order; index only, in pages.
 
-    Within a transaction; close the iterator when it is left early.
+    Below a safe fence nothing changes, so pages of different snapshots fit together.
     """
-    statement = (
-        select(events.c.position, events.c.size_bytes, events.c.recorded_at)
-        .where(events.c.flow_id == flow_id, events.c.position > after, events.c.position <= upto)
-        .order_by(events.c.position)
-        .limit(limit)
-        .execution_options(yield_per=1000)
-    )
-    with connection.execute(statement) as result:
-        for row in result:
+    while limit > 0:
+        page_size = min(limit, _TAIL_PAGE)
+        statement = (
+            select(events.c.position, events.c.size_bytes, events.c.recorded_at)
+            .where(events.c.flow_id == flow_id)
+            .where(events.c.position > after, events.c.position <= upto)
+            .order_by(events.c.position)
+            .limit(page_size)
+        )
+        rows = connection.execute(statement).all()
+        for row in rows:
             yield TailRow(*row)
+        if len(rows) < page_size:
+            return
+        after, limit = rows[-1].position, limit - len(rows)
 
 
 _OLDEST_WAITING: Final = text(

@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from auditstore.sql.server import RUN
+from auditstore.sql.server import RUN, clock
 
 _WRITERS: Final = (
     "SELECT DISTINCT l.virtualtransaction, l.pid"
@@ -27,7 +27,8 @@ _WRITERS_AND_RUN: Final = text(
 _DETAILS: Final = text(
     "SELECT a.usename AS user_name, a.application_name AS application, a.state,"
     " left(a.query, 200) AS query, p.gid AS prepared,"
-    " extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float AS age"
+    " extract(epoch FROM CAST(:now AS timestamptz) - coalesce(a.xact_start, p.prepared))::float"
+    "   AS age"
     " FROM (SELECT CAST(:pid AS integer) AS pid) h"
     " LEFT JOIN pg_stat_activity a ON a.pid = h.pid"
     " LEFT JOIN pg_locks x ON h.pid IS NULL AND x.locktype = 'transactionid' AND x.granted"
@@ -89,10 +90,12 @@ class OpenWriter:
 def open_writers(connection: Connection) -> list[OpenWriter]:
     """Who holds the fence back, oldest first."""
     found = []
-    for writer in connection.execute(text(_WRITERS)).all():
-        detail = connection.execute(
-            _DETAILS, {"pid": writer.pid, "virtualtransaction": writer.virtualtransaction}
-        ).one()
+    writers = connection.execute(text(_WRITERS)).all()
+    # One moment for all, or the one that is asked about last would seem older than it is.
+    now = clock(connection)
+    for writer in writers:
+        asked = {"pid": writer.pid, "virtualtransaction": writer.virtualtransaction, "now": now}
+        detail = connection.execute(_DETAILS, asked).one()
         found.append(
             OpenWriter(
                 virtualtransaction=writer.virtualtransaction, pid=writer.pid,
