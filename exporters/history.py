@@ -69,7 +69,7 @@ def _check_bucket(
     try:
         for info in store.list(ours, start_after=start_after):
             match = pattern.fullmatch(info.key)
-            if match and not _is_known(connection, stream, int(match["sequence"]), info.key):
+            if match and not _is_known(connection, stream_id, int(match["sequence"]), info.key):
                 raise _lost(stream, f"the destination holds {info.key}, which the ledger lacks")
     except StoreRefused:
         if moved:
@@ -78,10 +78,9 @@ def _check_bucket(
         # exported had been flushed to disk before.
 
 
-def _is_known(connection: Connection, stream: Stream, sequence: int, key: str) -> bool:
-    if sequence > stream.sealed_sequence:
-        return False
-    file = ledger_sql.one_file(connection, stream.stream_id, sequence)
+def _is_known(connection: Connection, stream_id: int, sequence: int, key: str) -> bool:
+    # Asked of the ledger as it is now: another worker may have delivered since our marks were read.
+    file = ledger_sql.one_file(connection, stream_id, sequence)
     return file is not None and file.sealed.object_key == key
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from support.memory_store import DENIED, UNAVAILABLE, MemoryStore
 
 from auditstore import EventRepository, credentials, streams
 from auditstore.errors import AuditStoreError, ConfigurationError, DatabaseUnavailable
-from auditstore.objects import ObjectStore
+from auditstore.objects import ObjectInfo, ObjectStore
 from auditstore.sql import server
 from auditstore.sql import streams as streams_sql
 from auditstore.streams import Limits, NewStream, Stream
@@ -380,3 +380,49 @@ def test_two_workers_on_one_stream_do_harmless_double_work(engine: sa.Engine, fo
     desk.check()
     desk.worker.close()
     other.close()
+
+
+# --- a history that is to be checked ------------------------------------------------
+
+
+class BusyStore(MemoryStore):
+    """Something happens in the bucket just before it is listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_listing: Callable[[], object] = lambda: None
+
+    def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """Objects by prefix, as they are after what happens."""
+        self.before_listing()
+        return super().list(prefix, start_after=start_after)
+
+
+def after_a_failover(desk: Desk) -> None:
+    """The stream's marks were taken on another timeline."""
+    history = dict(desk.stream().history) | {"timeline": "00000000"}
+    with desk.engine.begin() as connection:
+        streams_sql.set_history(connection, desk.stream_id, history)
+
+
+def test_what_another_worker_delivers_meanwhile_is_no_lost_history(desk: Desk) -> None:
+    """A file sealed and stored after this worker read the marks is known to the ledger."""
+    desk.store = store = BusyStore()
+    desk.append(2)
+    assert desk.work().delivered == 1
+    after_a_failover(desk)
+    desk.append(2)
+    with desk.engine.connect() as connection:
+        fence = SafePosition(streams_sql.last_position(connection), server.run(connection))
+    other = Worker(desk.engine, desk.open)
+
+    def deliver() -> None:
+        store.before_listing = lambda: None
+        assert other.work(desk.stream_id, fence).delivered == 1
+
+    store.before_listing = deliver
+    outcome = desk.work()
+    other.close()
+    assert (outcome.error, outcome.halted) == (None, False)
+    assert desk.stream().status.state == "streaming"
+    desk.check()
