@@ -135,11 +135,14 @@ class Worker:
             with translated(), self._engine.begin() as connection:
                 # Another worker may have sealed meanwhile. Under the stream's lock there is at
                 # most one file in flight, so no worker can come to record a later one first.
-                streams.get(connection, stream_id, lock=True)
+                stream = streams.get(connection, stream_id, lock=True)
                 waiting = ledger_sql.next_undelivered(connection, stream_id)
                 if waiting is None:
                     _insist_on_run(connection, fence)
-                    return seal(connection, stream_id, fence=fence.position, flush=flush)
+                    step = seal(connection, stream_id, fence=fence.position, flush=flush)
+                    if step is None or isinstance(step, NotDue):
+                        _clear_trouble(connection, stream)
+                    return step
         return waiting
 
     def _deliver(self, sealed: SealedFile) -> None:
@@ -202,6 +205,12 @@ class Worker:
             hint=error.hint, attempts=attempts, retry_in=retry_in and round(retry_in, 1),
         )  # fmt: skip
         return Outcome(delivered, events, retry_in=retry_in, halted=state == "halted", error=error)
+
+
+def _clear_trouble(connection: Connection, stream: Stream) -> None:
+    """Nothing is left to deliver and the history was checked: what was wrong is mended."""
+    if stream.status.state in {"retrying", "blocked"}:
+        streams_sql.set_state(connection, stream.stream_id, state="streaming")
 
 
 def _insist_on_run(connection: Connection, fence: SafePosition) -> None:

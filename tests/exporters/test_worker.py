@@ -426,3 +426,17 @@ def test_what_another_worker_delivers_meanwhile_is_no_lost_history(desk: Desk) -
     assert (outcome.error, outcome.halted) == (None, False)
     assert desk.stream().status.state == "streaming"
     desk.check()
+
+
+def test_trouble_that_is_mended_ends_though_nothing_waits(desk: Desk) -> None:
+    """A bucket that may be listed again is no trouble any more, in status and metrics too."""
+    desk.append(2)
+    assert desk.work().delivered == 1
+    after_a_failover(desk)
+    desk.store.trouble = DENIED
+    assert desk.work().retry_in == 30.0
+    assert desk.stream().status.state == "blocked"
+    desk.store.trouble = None
+    assert desk.work() == Outcome()
+    status = desk.stream().status
+    assert (status.state, status.code, status.attempts) == ("streaming", None, 0)
