@@ -80,19 +80,30 @@ def live_daemons(connection: Connection, *, ttl: float) -> int:
 
 
 def renew(connection: Connection, *, daemon_id: str, ttl: float) -> list[int]:
-    """Extend this daemon's unexpired leases on enabled streams; return the streams."""
-    found = connection.execute(
+    """Extend this daemon's unexpired leases on enabled streams; return the streams.
+
+    One whose row is locked, as it is while a file is sealed or recorded, is not waited for: its
+    lease is still held, and extended the next time.
+    """
+    connection.execute(
         text(
             "UPDATE auditstore.streams"
             " SET lease_until = clock_timestamp() + make_interval(secs => :ttl)"
             " WHERE stream_id IN (SELECT stream_id FROM auditstore.streams"
             "   WHERE lease_owner = :daemon_id AND lease_until > clock_timestamp() AND enabled"
             "   FOR UPDATE SKIP LOCKED)"
-            " RETURNING stream_id"
         ),
         {"daemon_id": daemon_id, "ttl": ttl},
     )
-    return sorted(row.stream_id for row in found)
+    held = connection.execute(
+        text(
+            "SELECT stream_id FROM auditstore.streams"
+            " WHERE lease_owner = :daemon_id AND lease_until > clock_timestamp() AND enabled"
+            " ORDER BY stream_id"
+        ),
+        {"daemon_id": daemon_id},
+    )
+    return list(held.scalars())
 
 
 def acquire(connection: Connection, *, daemon_id: str, ttl: float, limit: int) -> list[int]:

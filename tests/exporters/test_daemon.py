@@ -325,6 +325,17 @@ def test_a_dead_daemon_s_streams_are_taken_over(site: Site) -> None:
     site.check()
 
 
+def test_a_stream_that_is_being_sealed_stays_leased(site: Site) -> None:
+    """Renewing does not wait for the stream's lock, and does not take the lease for lost."""
+    stream_ids = [site.add(), site.add()]
+    with site.engine.begin() as connection:
+        leases_sql.announce(connection, daemon_id="busy", host="here", pid=1, version="0")
+        leases_sql.acquire(connection, daemon_id="busy", ttl=60, limit=2)
+    with site.engine.begin() as sealing, site.engine.begin() as renewing:
+        streams.get(sealing, stream_ids[0], lock=True)
+        assert leases_sql.renew(renewing, daemon_id="busy", ttl=60) == stream_ids
+
+
 # --- what it lives through -----------------------------------------------------------------
 
 
