@@ -122,6 +122,8 @@ def decompress(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The content of a gzip object, in blocks; zlib.error where it is damaged or cut short."""
     decompressor = isal_zlib.decompressobj(_GZIP_WINDOW)
     for chunk in chunks:
+        if not chunk:
+            continue
         if decompressor.eof:
             raise zlib.error("data after the end of the gzip stream")
         try:

@@ -168,6 +168,15 @@ def test_data_after_the_end_is_noticed(chunk: int, trailing: bytes) -> None:
         list(decompress(chunked(body + trailing, chunk)))
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_empty_chunks_change_nothing(place: int) -> None:
+    """A reader may send nothing for a while, also after the last byte."""
+    body = render_file([b"{}"], sealed_for([b"{}"])).objects[0].body
+    chunks = [body[:5], body[5:]]
+    chunks.insert(place, b"")
+    assert b"".join(decompress(chunks)) == b"{}\n"
+
+
 @given(SNAPSHOTS, st.integers(1, 255), st.data())
 @settings(deadline=None)
 def test_a_damaged_object_is_never_taken_for_whole(
