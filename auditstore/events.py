@@ -184,7 +184,7 @@ def _parse(payload: bytes) -> dict[str, Any]:
 
 def _parse_leniently(payload: bytes) -> Any:
     try:
-        return json.loads(payload.decode(), parse_constant=_refuse_constant)
+        return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=float)
     except UnicodeDecodeError as error:
         raise FieldRefused("payload", f"not UTF-8: {error.reason} at byte {error.start}") from error
     except FieldRefused:
@@ -201,7 +201,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _serialise(fields: Mapping[str, Any]) -> bytes:
     try:
-        payload = orjson.dumps(fields, default=_mapping)
+        payload = orjson.dumps(fields, default=_mapping, option=orjson.OPT_PASSTHROUGH_DATACLASS)
         if b"null" in payload:
             # orjson writes NaN and Infinity as null, which would alter the event silently.
             json.dumps(fields, allow_nan=False, default=_look_through)

@@ -6,6 +6,7 @@ Every part that comes from data is percent-encoded (RFC 3986, nothing but letter
 
 from __future__ import annotations
 
+import hashlib
 import re
 import string
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ DEFAULT_TEMPLATE: Final = (
 EVENT_TEMPLATE: Final = "{lead}/{event}.json"
 #: Where the events without a lead go in LeadConduit's layout. No lead id is encoded like this.
 NO_LEAD: Final = "%no-lead"
+_LONGEST_LEAD: Final = 200
+_LEAD_START: Final = 100
 #: S3's limit and the smaller of the two clouds', in bytes of UTF-8.
 MAX_KEY_BYTES: Final = 1024
 
@@ -86,6 +89,10 @@ def file_key(
 def event_key(*, prefix: str, lead_id: str | None, event_id: str) -> str:
     """LeadConduit's key of one event: ``<prefix>/<lead id>/<event id>.json``."""
     lead = encode_part(lead_id) if lead_id else NO_LEAD
+    if lead_id and len(lead) > _LONGEST_LEAD:
+        # A file system takes 255 bytes a name, and encoding may triple an id. No encoded id
+        # holds a bare "%sha256-", so the names stay apart.
+        lead = f"{lead[:_LEAD_START]}%sha256-{hashlib.sha256(lead_id.encode()).hexdigest()}"
     return join(prefix, f"{lead}/{event_id}.json")
 
 

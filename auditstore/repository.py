@@ -10,7 +10,12 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import Connection
 
-from auditstore.errors import AuditStoreError, ConfigurationError, EventConflict, EventRefused
+from auditstore.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    EventConflict,
+    EventRefused,
+)
 from auditstore.events import DEFAULT_MAX_EVENT_BYTES, Event, FieldRefused, StoredEvent
 from auditstore.sql import events as sql
 from auditstore.sql.events import EventFilter, Key, Order
@@ -146,7 +151,9 @@ class EventRepository:
     ) -> Event:
         try:
             if isinstance(snapshot, Event):
-                return snapshot
+                # Anybody can make one; what is stored has passed the same judge.
+                flow_id, lead_id = flow_id or snapshot.flow_id, lead_id or snapshot.lead_id
+                snapshot = snapshot.payload
             take: Any = Event.from_mapping if isinstance(snapshot, Mapping) else Event.from_json
             event: Event = take(
                 snapshot, flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes
@@ -170,6 +177,13 @@ def _check_connection(connection: Connection) -> None:
             hint="Use an engine for postgresql+psycopg:// (psycopg 3).",
         )
     driver: Any = connection.connection.dbapi_connection
+    encoding = connection.connection.driver_connection.info.encoding  # type: ignore[union-attr]  # psycopg's, as checked
+    if encoding != "utf-8":
+        # The server would convert the snapshot's bytes, which are UTF-8 already.
+        raise ConfigurationError(
+            f"the connection's client_encoding is {encoding}, so events would be altered",
+            hint="Remove PGCLIENTENCODING or client_encoding, or set it to UTF8.",
+        )
     if driver.autocommit:
         raise ConfigurationError(
             "the connection is in autocommit mode, so an append could be half done",
@@ -230,7 +244,7 @@ def _copy_all(connection: Connection, new: Sequence[Event]) -> int:
             left = _unstored(remaining, stored)
             if len(left) == len(remaining):
                 # Under REPEATABLE READ the other writer's commit stays invisible.
-                raise AuditStoreError(
+                raise DatabaseUnavailable(
                     "another transaction appended some of these events meanwhile",
                     hint="Roll back and append again.",
                 ) from error

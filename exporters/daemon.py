@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Final
 
 import structlog
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import Connection, Engine
 
@@ -125,9 +127,13 @@ class Daemon:
         """Begin to work in the background; raises what an operator must mend first."""
         with translated(), self._engine.connect() as connection:
             check_schema(connection)
-        with translated():
-            self._connect_fence()
-        self._keep_leases()
+        try:
+            with translated():
+                self._connect_fence()
+            self._keep_leases()
+        except AuditStoreError:
+            self._drop_fence()
+            raise
         now = datetime.now(UTC)
         every = self._config
         self._scheduler.add_job(self._guard(self._tick), "interval", seconds=every.tick)
@@ -214,7 +220,8 @@ class Daemon:
             if now_behind < behind - 1.0:
                 log.warning("the host's clock was set back", seconds=round(behind - now_behind, 1))
                 for job in self._scheduler.get_jobs():
-                    job.modify(next_run_time=datetime.now(UTC))
+                    with suppress(JobLookupError):  # a retry may have run meanwhile
+                        job.modify(next_run_time=datetime.now(UTC))
             behind = now_behind
 
     def _tick(self) -> None:
@@ -285,7 +292,8 @@ class Daemon:
                 if stream_id not in mine and self._tasks[stream_id].running is None:
                     del self._tasks[stream_id]
             for stream_id, stream in mine.items():
-                task = self._tasks.setdefault(stream_id, _Task(stream_id))
+                troubled = stream.status.state != "streaming"
+                task = self._tasks.setdefault(stream_id, _Task(stream_id, troubled=troubled))
                 if task.version != stream.version:
                     # A new stream, or a changed setting or credential: try at once.
                     task.version, task.halted = stream.version, stream.status.state == "halted"
@@ -301,6 +309,8 @@ class Daemon:
         for name, outcome in made:
             if outcome == "created":
                 log.info("partition made", partition=name)
+            elif outcome == "overlaps":
+                log.debug("partition not needed: another period covers its time", partition=name)
             elif outcome == "rows-in-default":
                 log.warning(
                     "partition not made: events of its time lie in the default partition already",
@@ -350,7 +360,8 @@ class Daemon:
             else:
                 task.check_at = None
             if outcome is not None:
-                task.halted = outcome.halted
+                # Resumed meanwhile, it is not halted any more.
+                task.halted = outcome.halted and task.worked_version == task.version
                 task.troubled = outcome.retry_in is not None
 
     def _retry(self, task: _Task, retry_in: float) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from auditstore import streams
 from auditstore.database import check_schema
+from auditstore.errors import AuditStoreError
 from auditstore.sql import fence as fence_sql
 from auditstore.sql.failures import translated
 from auditstore.streams import Stream
@@ -60,12 +61,17 @@ def export_once(
     worker = Worker(engine, open_store)
     try:
         with ThreadPoolExecutor(_PARALLEL, thread_name_prefix="stream") as pool:
-            outcomes = list(
-                pool.map(lambda stream: worker.work(stream.stream_id, safe, flush=True), wanted)
-            )
+            outcomes = list(pool.map(lambda stream: _work(worker, stream, safe), wanted))
     finally:
         worker.close()
     return OnceResult(list(zip(wanted, outcomes, strict=True)), behind)
+
+
+def _work(worker: Worker, stream: Stream, position: SafePosition) -> Outcome:
+    if stream.status.state == "halted":
+        cause = stream.status.cause or "the stream is halted"
+        return Outcome(halted=True, error=AuditStoreError(cause, hint=stream.status.hint or ""))
+    return worker.work(stream.stream_id, position, flush=True)
 
 
 def _safe_position(

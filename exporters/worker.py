@@ -18,12 +18,10 @@ from auditstore import streams
 from auditstore.errors import (
     AuditStoreError,
     ConfigurationError,
-    DatabaseRefused,
     DatabaseUnavailable,
     HistoryLost,
     LedgerMismatch,
     ObjectConflict,
-    SchemaOutdated,
     StoreRefused,
 )
 from auditstore.ledger import Delivery, SealedFile
@@ -86,7 +84,7 @@ class Worker:
         """Deliver what is sealed, then seal and deliver what is due up to ``fence``.
 
         ``may_go_on`` is asked before each file. A failure becomes the stream's state; only
-        errors of the database itself are raised.
+        DatabaseUnavailable is raised.
         """
         delivered = events = 0
         try:
@@ -98,7 +96,7 @@ class Worker:
                 self._deliver(step)
                 delivered += 1
                 events += step.event_count
-        except (DatabaseUnavailable, DatabaseRefused, SchemaOutdated):
+        except DatabaseUnavailable:
             raise
         except AuditStoreError as error:
             return self._failed(stream_id, error, delivered, events)

@@ -214,3 +214,11 @@ def test_a_pattern_leaves_others_alone() -> None:
         key_of(prefix="q"), key_of(), key_of(prefix="p") + ".bak", "p/notes.txt",
     ):  # fmt: skip
         assert not pattern.fullmatch(other)
+
+
+def test_a_long_lead_id_keeps_a_name_that_a_file_system_takes() -> None:
+    """Two ids that begin alike stay apart, and the name stays below 255 bytes."""
+    one, other = (event_key(prefix="", lead_id="é" * 100 + end, event_id="e") for end in "ab")
+
+    assert one != other
+    assert max(len(key.partition("/")[0]) for key in (one, other)) < 255

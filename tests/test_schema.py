@@ -360,6 +360,20 @@ def test_partitions_are_made_by_month_and_by_day(any_engine: Engine) -> None:
     assert (int(low, 16), int(high, 16)) == (1_929_916_800, 1_930_003_200)
 
 
+def test_a_store_may_begin_with_days(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daily by setting: this month and the next have days, so upkeep meets no month there."""
+    monkeypatch.setenv("AUDITSTORE_PARTITIONS", "day")
+    migrate(empty_database)
+    engine = create_engine(empty_database)
+    with engine.begin() as connection:
+        made = partitions.make_partitions(
+            connection, period="day", first_at=server.clock(connection), periods=15
+        )
+    engine.dispose()
+
+    assert {outcome for _, outcome in made} == {"exists"}
+
+
 def test_writers_go_on_while_a_partition_is_made(engine: Engine) -> None:
     """Upkeep takes no lock that an append waits for."""
     with engine.connect() as upkeep, engine.connect() as writer:

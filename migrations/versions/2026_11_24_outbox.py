@@ -10,6 +10,8 @@ import logging
 from alembic import op
 from sqlalchemy import text
 
+from auditstore.settings import Settings
+
 revision = "outbox"
 down_revision = None
 branch_labels = None
@@ -115,10 +117,17 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 END $$;
-
--- LeadConduit keeps 90 days, so that much history may be imported.
-SELECT auditstore.make_partitions('month', clock_timestamp() - interval '3 months', 6);
 """
+
+# LeadConduit keeps 90 days, so that much history may be imported. Days begin with this month,
+# since a range that a month covers cannot be divided afterwards.
+FIRST_PARTITIONS = {
+    "month": "SELECT auditstore.make_partitions('month', clock_timestamp() - interval '3 months', 6)",
+    "day": """
+        SELECT auditstore.make_partitions('month', clock_timestamp() - interval '3 months', 3);
+        SELECT auditstore.make_partitions('day', date_trunc('month', clock_timestamp(), 'UTC'), 62);
+    """,
+}
 
 FUNCTIONS = """
 -- The position handed out last, 0 before the first: the fence's H.
@@ -335,6 +344,7 @@ def upgrade() -> None:
     op.execute(STORAGE_LZ4 if has_lz4 else STORAGE_PLAIN)
     op.execute(IMMUTABLE)
     op.execute(PARTITIONS)
+    op.execute(FIRST_PARTITIONS[Settings.from_environment().partitions])
     op.execute(FUNCTIONS)
     op.execute(STREAMS)
     op.execute(LEDGER_GUARD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -39,6 +40,7 @@ def test_files_an_event_under_its_own_fields() -> None:
     [
         '"plain"', '"\\u0000"', '"\\ud83d"', '"\\ud83d\\ude00"', '"ü\u2028"', "1e999", "-0.0",
         "123456789012345678901234567890", '{"a":1,"a":2}', "  [ 1 ,2 ]  ", "0.1000000000000000055",
+        "9" * 5000,
     ],
 )  # fmt: skip
 def test_keeps_odd_but_valid_json_byte_for_byte(text: str) -> None:
@@ -123,9 +125,25 @@ def test_refuses_what_cannot_be_stored(payload: bytes, field: str, reason: str) 
     assert reason in refused.value.reason
 
 
+@dataclass
+class Hidden:
+    """A type that a serialiser might take apart by itself."""
+
+    x: float
+
+
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), {"deep": [None, float("nan")]}, {1: 2}, b"x", 2**70, object()],
+    [
+        Hidden(float("nan")),
+        float("nan"),
+        float("inf"),
+        {"deep": [None, float("nan")]},
+        {1: 2},
+        b"x",
+        2**70,
+        object(),
+    ],
     ids=str,
 )
 def test_refuses_mappings_that_json_cannot_say(value: object) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -367,3 +368,25 @@ def test_refuses_questions_without_a_time_zone(engine: Engine) -> None:
     naive = datetime(2026, 1, 1)  # noqa: DTZ001  # on purpose
     with engine.connect() as connection, pytest.raises(ConfigurationError, match="time zone"):
         repository.find(connection, start=naive)
+
+
+def test_refuses_a_connection_that_would_convert_the_snapshot(database_url: str) -> None:
+    """Under another client encoding the server would alter the bytes that it is sent."""
+    latin = create_engine(database_url, connect_args={"client_encoding": "LATIN1"})
+    with latin.connect() as connection, pytest.raises(ConfigurationError, match="client_encoding"):
+        repository.append(connection, [snapshot(reason="Zürich") for _ in range(3)])
+    latin.dispose()
+
+
+def test_an_event_made_by_hand_passes_the_same_judge(engine: Engine) -> None:
+    """Line breaks become spaces, the hash is computed anew, and the size limit holds."""
+    honest = Event.from_json(snapshot())
+    forged = replace(honest, payload=honest.payload.replace(b": ", b":\n"), sha256=bytes(32))
+    with engine.begin() as connection:
+        repository.append(connection, forged)
+        with pytest.raises(EventRefused, match="over the limit"):
+            EventRepository(max_event_bytes=10).append(connection, honest)
+
+    assert stored(engine) == [honest.payload]
+    with engine.connect() as connection:
+        assert repository.get(connection, honest.event_id)[0].event == honest
