@@ -57,7 +57,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What an operator sees of a stream that is enabled."""
+    """What an operator sees; of a disabled stream only ``since`` is to be shown."""
 
     state: str
     code: str | None
@@ -268,7 +268,7 @@ def disable(connection: Connection, stream_id: int, *, actor: str) -> Stream:
     if not before.enabled:
         return before
     sql.close_interval(connection, stream_id, before.sealed_position)
-    sql.update_stream(connection, stream_id, {"enabled": False})
+    sql.switch(connection, stream_id, {"enabled": False})
     after = get(connection, stream_id)
     _record(connection, actor, "disable", before, after)
     return after
@@ -288,7 +288,7 @@ def resume(connection: Connection, stream_id: int, *, actor: str) -> Stream:
 
 def _start(connection: Connection, stream_id: int, position: int) -> None:
     sql.open_interval(connection, stream_id, position)
-    sql.update_stream(connection, stream_id, {"enabled": True, "sealed_position": position})
+    sql.switch(connection, stream_id, {"enabled": True, "sealed_position": position})
 
 
 def _template(format_: Format, template: str | None) -> str:
@@ -327,6 +327,13 @@ def _record(
 def changes(connection: Connection, stream_id: int) -> Sequence[Any]:
     """A stream's changes, oldest first: changed_at, actor, database_user, action, before, after."""
     return sql.list_changes(connection, "stream", stream_id)
+
+
+def state_changes(connection: Connection, stream_id: int, *, limit: int) -> Sequence[Any]:
+    """A stream's latest changes of state, the newest first: changed_at, from_state, from_code,
+    to_state, to_code, cause, and attempts, the tries that had failed by then.
+    """
+    return sql.latest_state_changes(connection, stream_id, limit=limit)
 
 
 def _stream(row: Any) -> Stream:

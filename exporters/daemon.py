@@ -272,8 +272,9 @@ class Daemon:
             )  # fmt: skip
             if self._fence is not None:
                 leases_sql.report_fence(
-                    connection, daemon_id=self.daemon_id, position=self._fence.position
-                )
+                    connection, daemon_id=self.daemon_id, position=self._fence.position,
+                    age=self._fence.age,
+                )  # fmt: skip
             held = leases_sql.renew(connection, daemon_id=self.daemon_id, ttl=ttl)
             enabled = streams.find(connection, enabled=True)
             share = -(-len(enabled) // max(1, leases_sql.live_daemons(connection, ttl=ttl)))

@@ -301,10 +301,27 @@ def test_the_exporter_reads_and_keeps_the_ledger(any_engine: Engine) -> None:
         "UPDATE auditstore.files SET object_key = 'x'",
         "DELETE FROM auditstore.files",
         "DELETE FROM auditstore.changes",
+        "INSERT INTO auditstore.state_changes (cause) VALUES ('x')",
         "UPDATE auditstore.credentials SET ciphertext = 'x'",
         "CREATE TABLE auditstore.mine (a int)",
     ):
         assert "permission denied" in refused(any_engine, statement, role=exporter), statement
+
+
+def test_a_state_that_the_exporter_sets_is_recorded(any_engine: Engine) -> None:
+    """Though it has no right to write the record itself."""
+    with any_engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO auditstore.streams (flow_id, url, location, format, key_template,"
+                " max_bytes, max_events, max_delay, enabled, chain_hash)"
+                " VALUES ('f', 'file:///x', 'x', 'json', 't', 1, 1, 0, true, '')"
+            )
+        )
+        connection.execute(text("SET LOCAL ROLE auditstore_exporter"))
+        connection.execute(text("UPDATE auditstore.streams SET state = 'blocked'"))
+        recorded = connection.execute(text("SELECT to_state FROM auditstore.state_changes"))
+        assert recorded.scalars().all() == ["blocked"]
 
 
 def test_the_reader_sees_events_only(any_engine: Engine) -> None:

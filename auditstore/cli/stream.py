@@ -99,6 +99,9 @@ def show_(session: Session, *, stream_id: int, as_json: bool) -> None:
             stream=streams.get(connection, stream_id),
             intervals=stream_view.intervals(connection, stream_id),
             changes=streams.changes(connection, stream_id),
+            state_changes=streams.state_changes(
+                connection, stream_id, limit=stream_view.ALL_STATES
+            ),
             now=server.clock(connection),
         )
     if as_json:

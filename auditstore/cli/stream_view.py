@@ -20,6 +20,10 @@ _STATE_STYLES: Final = {
     "disabled": "dim",
 }  # fmt: skip
 
+#: How many changes of state people are shown; programs get more.
+SHOWN_STATES: Final = 5
+ALL_STATES: Final = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Details:
@@ -28,6 +32,7 @@ class Details:
     stream: Stream
     intervals: Sequence[tuple[int, int | None]]
     changes: Sequence[Any]
+    state_changes: Sequence[Any]
     now: datetime
 
 
@@ -120,6 +125,7 @@ def show_details(details: Details) -> None:
     ))  # fmt: skip
     for line in trouble(stream, now):
         show(line, indent="  ")
+    _show_state_changes(details.state_changes)
     heading("Where it stands")
     pairs((
         ("Sealed", _mark(stream.sealed_sequence, stream.sealed_position)),
@@ -143,6 +149,35 @@ def show_details(details: Details) -> None:
             for each in details.changes
         ],
     )  # fmt: skip
+
+
+def _show_state_changes(latest: Sequence[Any]) -> None:
+    heading(f"States, the latest {SHOWN_STATES}")
+    if not latest:
+        show("None yet.")
+        return
+    columns = (Column("SINCE"), Column("STATE"), Column("BEFORE"))
+    listing(
+        columns,
+        [
+            Row(
+                (
+                    plain(utc(each.changed_at)),
+                    plain(each.to_state, _STATE_STYLES.get(each.to_state, "")),
+                    plain(each.from_state + _tries(each)),
+                ),
+                [plain(f"{each.to_code}: {each.cause}" if each.to_code else each.cause, "dim")]
+                if each.cause else [],
+            )
+            for each in latest[:SHOWN_STATES]
+        ],
+    )  # fmt: skip
+
+
+def _tries(change: Any) -> str:
+    """Of a state that was left for a good one, how often it had failed."""
+    good = change.to_state == "streaming" and change.attempts
+    return f", {number(change.attempts, 'try', 'tries')} failed" if good else ""
 
 
 def _limits(limits: Limits) -> str:
@@ -192,6 +227,11 @@ def as_json(stream: Stream) -> dict[str, Any]:
     }
 
 
+_STATE_CHANGE: Final = (
+    "changed_at", "from_state", "from_code", "to_state", "to_code", "cause", "attempts",
+)  # fmt: skip
+
+
 def details_as_json(details: Details) -> dict[str, Any]:
     """What `stream show` shows, for programs; positions from exclusive to inclusive."""
     names = ("changed_at", "actor", "database_user", "action", "before", "after")
@@ -200,6 +240,9 @@ def details_as_json(details: Details) -> dict[str, Any]:
             {"from_position": start, "to_position": end} for start, end in details.intervals
         ],
         "changes": [{name: getattr(each, name) for name in names} for each in details.changes],
+        "state_changes": [
+            {name: getattr(each, name) for name in _STATE_CHANGE} for each in details.state_changes
+        ],
     }
 
 

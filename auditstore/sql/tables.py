@@ -214,6 +214,23 @@ changes = Table(
     Index("changes_subject_idx", "subject", "subject_id", "change_id"),
 )
 
+# Written by the trigger `record_state`, in the transaction that changes the state.
+state_changes = Table(
+    "state_changes",
+    metadata,
+    Column("change_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    Column("from_state", Text, nullable=False),
+    Column("from_code", Text),
+    Column("to_state", Text, nullable=False),
+    Column("to_code", Text),
+    Column("cause", Text),
+    # How many tries had failed by then.
+    Column("attempts", Integer, nullable=False),
+    Index("state_changes_stream_idx", "stream_id", "change_id"),
+)
+
 daemons = Table(
     "daemons",
     metadata,
@@ -223,7 +240,7 @@ daemons = Table(
     Column("version", Text, nullable=False),
     Column("started_at", _TIME, nullable=False, server_default=_NOW),
     Column("seen_at", _TIME, nullable=False, server_default=_NOW),
-    # The newest safe fence and what holds it back, for `auditstore status`.
+    # The newest safe fence, and when it was the last position handed out.
     Column("fence_position", BigInteger),
     Column("fence_at", _TIME),
 )

@@ -252,6 +252,19 @@ CREATE TABLE auditstore.changes (
 );
 CREATE INDEX changes_subject_idx ON auditstore.changes (subject, subject_id, change_id);
 
+CREATE TABLE auditstore.state_changes (
+    change_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    stream_id   bigint NOT NULL REFERENCES auditstore.streams,
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    from_state  text NOT NULL,
+    from_code   text,
+    to_state    text NOT NULL,
+    to_code     text,
+    cause       text,
+    attempts    integer NOT NULL
+);
+CREATE INDEX state_changes_stream_idx ON auditstore.state_changes (stream_id, change_id);
+
 CREATE TABLE auditstore.daemons (
     daemon_id       text PRIMARY KEY,
     host            text NOT NULL,
@@ -262,6 +275,35 @@ CREATE TABLE auditstore.daemons (
     fence_position  bigint,
     fence_at        timestamptz
 );
+"""
+
+# In the transaction that changes the state, whoever changes it, so that none is missed; and nobody
+# needs the right to write the record. Another try in the same trouble is no change.
+STATE_RECORD = """
+CREATE FUNCTION auditstore.record_state() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before  text := CASE WHEN OLD.enabled THEN OLD.state ELSE 'disabled' END;
+    after   text := CASE WHEN NEW.enabled THEN NEW.state ELSE 'disabled' END;
+    was     text := CASE WHEN OLD.enabled THEN OLD.state_code END;
+    is_now  text := CASE WHEN NEW.enabled THEN NEW.state_code END;
+BEGIN
+    IF (before, was) IS DISTINCT FROM (after, is_now) THEN
+        INSERT INTO auditstore.state_changes
+            (stream_id, from_state, from_code, to_state, to_code, cause, attempts)
+        VALUES (NEW.stream_id, before, was, after, is_now,
+                CASE WHEN NEW.enabled THEN NEW.state_cause END, greatest(OLD.attempts, NEW.attempts));
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER record_state AFTER UPDATE OF enabled, state, state_code ON auditstore.streams
+    FOR EACH ROW EXECUTE FUNCTION auditstore.record_state();
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.state_changes
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.state_changes
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
 """
 
 # The ledger's rows are written twice: sealed, then delivered. Neither can be taken back.
@@ -300,6 +342,7 @@ REVOKES = """
 REVOKE ALL ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.last_position() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.stored_hashes(text[], text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.record_state() FROM PUBLIC;
 """
 
 GRANTS = {
@@ -312,7 +355,8 @@ GRANTS = {
     "auditstore_exporter": """
         GRANT USAGE ON SCHEMA auditstore TO auditstore_exporter;
         GRANT SELECT ON auditstore.events, auditstore.streams, auditstore.stream_intervals, auditstore.files,
-                        auditstore.credentials, auditstore.changes, auditstore.daemons, auditstore.alembic_version
+                        auditstore.credentials, auditstore.changes, auditstore.state_changes, auditstore.daemons,
+                        auditstore.alembic_version
             TO auditstore_exporter;
         GRANT INSERT (stream_id, sequence, first_position, last_position, event_count, content_bytes,
                       first_recorded_at, last_recorded_at, format, encoder, object_key, sealed_at)
@@ -347,6 +391,7 @@ def upgrade() -> None:
     op.execute(FIRST_PARTITIONS[Settings.from_environment().partitions])
     op.execute(FUNCTIONS)
     op.execute(STREAMS)
+    op.execute(STATE_RECORD)
     op.execute(LEDGER_GUARD)
     op.execute(REVOKES)
     for role, purpose in ROLES.items():
