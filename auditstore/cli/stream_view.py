@@ -53,7 +53,9 @@ def state_text(stream: Stream) -> Text:
 
 
 def trouble(stream: Stream, now: datetime) -> list[Text]:
-    """What went wrong, what to do, when it tries again; nothing while all is well."""
+    """What went wrong, what to do, since when, and when it tries again; nothing while all is
+    well.
+    """
     status = stream.status
     if not stream.enabled or not status.cause:
         return []
@@ -62,8 +64,8 @@ def trouble(stream: Stream, now: datetime) -> list[Text]:
     if status.hint:
         lines.append(Text.assemble(("Try: ", "bold"), plain(status.hint)))
     again = next_try(stream, now)
-    if again:
-        lines.append(plain(f"{again[0].upper()}{again[1:]}", "dim"))
+    since = f"Since {utc(status.since)}, {age((now - status.since).total_seconds())}. "
+    lines.append(plain(since + (f"{again[0].upper()}{again[1:]}" if again else ""), "dim"))
     return lines
 
 
