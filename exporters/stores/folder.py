@@ -16,12 +16,13 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
-from auditstore.objects import NewObject, ObjectInfo, PutResult
+from auditstore.objects import Fact, Inspection, NewObject, ObjectInfo, PutResult
 
 _TEMPORARY = ".tmp-"
 _CHUNK = 1024 * 1024
@@ -115,6 +116,17 @@ class FolderStore:
                 continue
             except OSError as error:
                 raise _translate(error, folder) from error
+
+    def inspect(self, now: Callable[[], datetime]) -> Inspection:  # noqa: ARG002  # the protocol's
+        """The space that is left; a folder goes by this host's clock."""
+        self._require_parent()
+        there = self._root if self._root.is_dir() else self._root.parent
+        try:
+            status = os.statvfs(there)
+        except OSError as error:
+            raise _translate(error, str(self._root)) from error
+        free = status.f_bavail * status.f_frsize
+        return Inspection((Fact("free space", f"{free / 1024**3:.1f} GiB"),))
 
     def close(self) -> None:
         """Nothing is held open between calls."""

@@ -14,7 +14,8 @@ import base64
 import hashlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import (
@@ -36,9 +37,16 @@ from botocore.parsers import ResponseParserError
 
 from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
-from auditstore.objects import VERIFICATION_PREFIX, NewObject, ObjectInfo, PutResult
+from auditstore.objects import (
+    VERIFICATION_PREFIX,
+    Inspection,
+    NewObject,
+    ObjectInfo,
+    PutResult,
+)
 from exporters.stores.redaction import redacted
 from exporters.stores.s3_errors import s3_error
+from exporters.stores.s3_inspection import inspect_bucket
 from exporters.stores.s3_session import s3_client
 
 if TYPE_CHECKING:
@@ -161,6 +169,13 @@ class S3Store:
                     if start_after is None or key.encode() > start_after.encode():
                         etag = item.get("ETag", "").strip('"') or None
                         yield ObjectInfo(key=key, size=item["Size"], etag=etag)
+        except _DRIVER_ERRORS as error:
+            raise self._translate(error) from error
+
+    def inspect(self, now: Callable[[], datetime]) -> Inspection:
+        """Versions, Object Lock, and the server's clock."""
+        try:
+            return inspect_bucket(self._client, self._common, now)
         except _DRIVER_ERRORS as error:
             raise self._translate(error) from error
 
