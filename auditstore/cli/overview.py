@@ -79,16 +79,17 @@ def overview(connection: Connection) -> Overview:
     writers = fence.open_writers(connection)
     daemons = leases.list_daemons(connection)
     now = server.clock(connection)
-    found = [_progress(connection, each, daemons, now) for each in streams.find(connection)]
+    found = [progress_of(connection, each, daemons, now) for each in streams.find(connection)]
     # The clock last, so that nothing seems to lie in the future.
     now = server.clock(connection)
     found.sort(key=lambda each: (_WORST_FIRST.index(each.standing(now)), each.stream.stream_id))
     return Overview(now=now, position=position, streams=found, daemons=daemons, writers=writers)
 
 
-def _progress(
+def progress_of(
     connection: Connection, stream: Stream, daemons: Sequence[Any], now: datetime
 ) -> StreamProgress:
+    """How far one stream is, at the server's time ``now``."""
     sealed = progress.undelivered(connection, stream.stream_id)
     count, oldest = (
         events.waiting(connection, stream.flow_id, after=stream.sealed_position)

@@ -35,7 +35,7 @@ def facts(found: Inspection) -> dict[str, str | None]:
 def test_every_store_can_be_asked(place: Place) -> None:
     """A store on this machine has this machine's clock; a folder has none of its own."""
     found = inspect(place)
-    if place.kind == "folder":
+    if place.kind == "file":
         assert found.clock_ahead is None
     else:
         assert found.clock_ahead is not None
