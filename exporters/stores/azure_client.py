@@ -118,8 +118,12 @@ def _check_endpoint(destination: Destination, host: str) -> None:
 
 
 def _keep_secrets_out_of_logs() -> None:
-    """The SDK logs headers at INFO, urllib3 logs URLs (with their SAS) at DEBUG."""
+    """The SDK logs headers at INFO, urllib3 logs URLs (with their SAS) at DEBUG.
+
+    What azure.identity warns of, at length and at each try, is the error that we raise.
+    """
     for name, level in (
+        ("azure.identity", logging.ERROR),
         ("azure.core.pipeline.policies.http_logging_policy", logging.WARNING),
         ("azure.storage", logging.INFO),
         ("urllib3.connectionpool", logging.INFO),

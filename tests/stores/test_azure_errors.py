@@ -76,7 +76,7 @@ def test_passing_answers(store: AzureStore, server: FakeStore, status: int, code
     [
         (403, "AuthenticationFailed", "account key or SAS"),
         (403, "AuthorizationFailure", "firewall"),
-        (403, "AuthorizationPermissionMismatch", "Storage Blob Data Contributor"),
+        (403, "AuthorizationPermissionMismatch", "auditstore doctor"),
         (403, "AuthorizationSourceIPMismatch", "address"),
         (401, "InvalidAuthenticationInfo", "rotate"),
         (401, "NoAuthenticationInformation", "rotate"),

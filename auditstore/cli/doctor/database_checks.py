@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 
 from auditstore import database
-from auditstore.cli.doctor.findings import INCOMPLETE, NO_FILES, Finding
+from auditstore.cli.doctor.findings import DENIED, INCOMPLETE, NO_FILES, Finding
 from auditstore.cli.wording import age
 from auditstore.errors import SchemaOutdated
 from auditstore.sql import fence, grants, server
@@ -63,13 +63,13 @@ def check_rights(connection: Connection) -> Finding:
     poor = [user for user in users if lacking[user]]
     if not poor:
         names = " and ".join(users)
-        return Finding("rights", "ok", f"{names} may do what an exporter needs")
+        return Finding("rights", "ok", f"what an exporter needs is allowed to {names}")
     hints = [_grants(connection, user, lacking[user]) for user in poor]
     return Finding(
         "rights", "fails",
-        "; ".join(f"{user} lacks {_in_words(lacking[user])}" for user in poor),
+        "; ".join(f"the user {user} lacks {_in_words(lacking[user])}" for user in poor),
         "As the owner of the schema: " + " ".join(dict.fromkeys(hints)),
-        (NO_FILES,),
+        (NO_FILES, DENIED),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def examine(session: Session, stream_id: int | None, say: Callable[[str], None])
     except AuditStoreError as error:
         # Before anything was found it is the server itself, afterwards what the rights explain.
         general.append(
-            unknown("streams", error.message, error.hint) if general
+            unknown("streams", error.message) if general
             else failure("database", error, NO_FILES, INCOMPLETE)
         )  # fmt: skip
         return Diagnosis(general, complete=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from auditstore.errors import AuditStoreError
+from auditstore.errors import AuditStoreError, DatabaseRefused
 
 #: ``note`` is information; ``unknown`` could not be looked at.
 Result = Literal["ok", "note", "unknown", "warning", "fails"]
@@ -56,8 +56,13 @@ class Findings(list[Finding]):
 
     @contextmanager
     def looking(self, check: str, *explains: Symptom) -> Iterator[None]:
-        """What goes wrong within becomes this check's finding, and the next check is made."""
+        """What goes wrong within becomes this check's finding, and the next check is made.
+
+        A right that is lacking has a check of its own, so here it only says what is not known.
+        """
         try:
             yield
+        except DatabaseRefused as error:
+            self.append(unknown(check, error.message))
         except AuditStoreError as error:
             self.append(failure(check, error, *explains))

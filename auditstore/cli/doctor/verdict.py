@@ -57,13 +57,14 @@ class Diagnosis:
 class Advice:
     """A symptom's likeliest cause, ``None`` where nothing was found, and the next step.
 
-    ``stream_ids`` are those that have this very cause.
+    ``stream_ids`` are those that have this very cause; ``others`` counts further causes.
     """
 
     symptom: Symptom
     cause: str | None
     next_step: str
     stream_ids: tuple[int, ...] = ()
+    others: int = 0
 
 
 def advice(diagnosis: Diagnosis) -> list[Advice]:
@@ -75,20 +76,27 @@ def _advice(symptom: Symptom, diagnosis: Diagnosis) -> Advice:
     found = [
         (stream, finding)
         for stream, finding in diagnosis.everything()
-        if symptom in finding.explains and finding.result in _RANK
+        if finding.result in _RANK and _explains(finding, symptom)
     ]
     # Sorting is stable: the earlier on the way, the likelier the cause of what comes after it.
     found.sort(key=lambda pair: _RANK[pair[1].result])
     if not found:
         return Advice(symptom, None, _otherwise(symptom, diagnosis))
     _, first = found[0]
+    kinds = dict.fromkeys((finding.check, finding.hint) for _, finding in found)
     same = {
         stream.stream_id
         for stream, finding in found
         if stream is not None and (finding.check, finding.hint) == (first.check, first.hint)
     }
     hint = first.hint or _otherwise(symptom, diagnosis)
-    return Advice(symptom, first.message, hint, tuple(sorted(same)))
+    return Advice(symptom, first.message, hint, tuple(sorted(same)), len(kinds) - 1)
+
+
+def _explains(finding: Finding, symptom: Symptom) -> bool:
+    """Whatever keeps files away also makes the newest events look as if they were missing."""
+    stopped = finding.result == "fails" and Symptom.NO_FILES in finding.explains
+    return symptom in finding.explains or (symptom is Symptom.INCOMPLETE and stopped)
 
 
 def _otherwise(symptom: Symptom, diagnosis: Diagnosis) -> str:
