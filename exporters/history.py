@@ -27,7 +27,8 @@ def is_unchecked(connection: Connection, stream: Stream) -> bool:
 def check(connection: Connection, stream: Stream, store: ObjectStore) -> None:
     """Raise HistoryLost unless the server's history extends what was exported.
 
-    In the caller's transaction; remembers the server with the stream's marks.
+    On a connection in autocommit, since the bucket takes its time; remembers the server with
+    the stream's marks.
     """
     current = server.history(connection)
     if stream.history == current:
@@ -46,7 +47,7 @@ def _is_other_history(stream: Stream, current: dict[str, str]) -> bool:
 def _check_positions(connection: Connection, stream: Stream) -> None:
     last = streams_sql.last_position(connection)
     if last < stream.sealed_position:
-        raise _lost(
+        raise lost(
             stream,
             f"the outbox has handed out positions up to {last}, but {stream.sealed_position}"
             " was exported",
@@ -70,7 +71,7 @@ def _check_bucket(
         for info in store.list(ours, start_after=start_after):
             match = pattern.fullmatch(info.key)
             if match and not _is_known(connection, stream_id, int(match["sequence"]), info.key):
-                raise _lost(stream, f"the destination holds {info.key}, which the ledger lacks")
+                raise lost(stream, f"the destination holds {info.key}, which the ledger lacks")
     except StoreRefused:
         if moved:
             raise
@@ -84,7 +85,8 @@ def _is_known(connection: Connection, stream_id: int, sequence: int, key: str) -
     return file is not None and file.sealed.object_key == key
 
 
-def _lost(stream: Stream, found: str) -> HistoryLost:
+def lost(stream: Stream, found: str) -> HistoryLost:
+    """What to raise when ``found`` shows that the database went back in time."""
     return HistoryLost(
         f"the database's history is not the one that was exported: {found}",
         hint="A failover or a restored backup has lost committed events. Append them again"

@@ -123,13 +123,11 @@ class Worker:
                 return None
             waiting = ledger_sql.next_undelivered(connection, stream_id)
         if waiting is None:
-            with translated(), self._engine.connect() as connection:
+            with translated(), self._engine.connect() as plain:
                 # Asking the bucket takes time, so no transaction is held open meanwhile.
+                connection = plain.execution_options(isolation_level="AUTOCOMMIT")
                 if history.is_unchecked(connection, stream):
-                    store = self._store(connection, stream)
-                    connection.rollback()
-                    history.check(connection, stream, store)
-                    connection.commit()
+                    history.check(connection, stream, self._store(connection, stream))
             with translated(), self._engine.begin() as connection:
                 # Another worker may have sealed meanwhile. Under the stream's lock there is at
                 # most one file in flight, so no worker can come to record a later one first.

@@ -429,6 +429,29 @@ def test_what_another_worker_delivers_meanwhile_is_no_lost_history(desk: Desk) -
     desk.check()
 
 
+def test_no_transaction_is_open_while_the_bucket_is_listed(desk: Desk) -> None:
+    """A slow bucket is no reason for an idle-in-transaction timeout, nor to hold vacuum back."""
+    desk.store = store = BusyStore()
+    desk.append(2)
+    assert desk.work().delivered == 1
+    after_a_failover(desk)
+    desk.append(2)
+    seen: list[str] = []
+
+    def look() -> None:
+        with desk.engine.connect() as connection:
+            seen.extend(connection.execute(sa.text(
+                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )).scalars())  # fmt: skip
+
+    store.before_listing = look
+    assert desk.work().delivered == 1
+    assert seen
+    assert set(seen) == {"idle"}
+    desk.check()
+
+
 def test_trouble_that_is_mended_ends_though_nothing_waits(desk: Desk) -> None:
     """A bucket that may be listed again is no trouble any more, in status and metrics too."""
     desk.append(2)
