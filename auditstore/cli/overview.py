@@ -24,6 +24,11 @@ LATE_S: Final = 10.0
 _WORST_FIRST: Final = ("halted", "blocked", "retrying", "late", "streaming", "disabled")
 
 
+def is_long_open(writer: fence.OpenWriter) -> bool:
+    """Whether it is worth showing. One whose age is hidden may be the oldest of all."""
+    return writer.age is None or writer.age >= LONG_OPEN_S
+
+
 @dataclass(frozen=True, slots=True)
 class StreamProgress:
     """How far one stream is; ``waiting`` events, the oldest since ``oldest``.
@@ -70,7 +75,7 @@ class Overview:
         """The transactions that a stream's waiting events wait for, the oldest first."""
         if not each.waiting or not each.stream.enabled:
             return ()
-        return [writer for writer in self.writers if (writer.age or 0) >= LONG_OPEN_S]
+        return [writer for writer in self.writers if is_long_open(writer)]
 
 
 def overview(connection: Connection) -> Overview:

@@ -11,7 +11,7 @@ from rich.text import Text
 from auditstore.cli import stream_view
 from auditstore.cli.daemons import is_alive
 from auditstore.cli.display import Column, Row, heading, listing, plain, show
-from auditstore.cli.overview import LONG_OPEN_S, Overview, StreamProgress
+from auditstore.cli.overview import Overview, StreamProgress, is_long_open
 from auditstore.cli.wording import age, ago, number
 from auditstore.sql.fence import OpenWriter
 
@@ -91,7 +91,7 @@ def _fence(daemon: Any, seen: Overview) -> str:
 
 
 def _show_writers(seen: Overview) -> None:
-    long_open = [each for each in seen.writers if (each.age or 0) >= LONG_OPEN_S]
+    long_open = [each for each in seen.writers if is_long_open(each)]
     if not long_open:
         return
     heading("Held back by")
@@ -172,7 +172,8 @@ def _details(
             f"process {oldest.pid}"
         )  # fmt: skip
         more = f" and {len(holding) - 1} more" if len(holding) > 1 else ""
-        lines.append(plain(f"Held back by {who}, open for {age(oldest.age or 0)}{more}", "yellow"))
+        lasting = "" if oldest.age is None else f", open for {age(oldest.age)}"
+        lines.append(plain(f"Held back by {who}{lasting}{more}", "yellow"))
     elif stream.enabled and each.daemon is None and any(map(is_alive, seen.daemons)):
         lines.append(plain("No exporter has taken it yet", "yellow"))
     return lines

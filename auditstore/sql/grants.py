@@ -56,6 +56,7 @@ EXPORTER_NEEDS: Final[tuple[Right, ...]] = (
     ),
     *(Right("table", "daemons", privilege) for privilege in ("INSERT", "UPDATE", "DELETE")),
     Right("function", "last_position()", "EXECUTE"),
+    Right("function", "open_writers()", "EXECUTE"),
     Right("function", "make_partitions(text, timestamptz, integer)", "EXECUTE"),
 )  # fmt: skip
 

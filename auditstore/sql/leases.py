@@ -30,10 +30,7 @@ def announce(connection: Connection, *, daemon_id: str, host: str, pid: int, ver
 
 
 def report_fence(connection: Connection, *, daemon_id: str, position: int, age: float) -> None:
-    """Show the newest safe fence of a daemon to `auditstore status`.
-
-    ``age`` is the seconds since it was the last position handed out.
-    """
+    """Show a daemon's safe position to `auditstore status`: the newest one ``age`` seconds ago."""
     connection.execute(
         text(
             "UPDATE auditstore.daemons SET fence_position = :position,"

@@ -61,11 +61,13 @@ def _held(writers: Sequence[OpenWriter], too_long: float) -> Finding:
         # It went away between the last look and the question who it was.
         return Finding("fence", "ok", "it moves, slowly: the transactions that held it are over")
     oldest = writers[0]
-    open_for = oldest.age or 0.0
+    # One whose age is hidden may be as old as any.
+    long_open = oldest.age is None or oldest.age >= too_long
+    lasting = "" if oldest.age is None else f", open for {age(oldest.age)}"
     others = f", and {len(writers) - 1} more" if len(writers) > 1 else ""
     return Finding(
-        "fence", "fails" if open_for >= too_long else "warning",
-        f"what was appended last waits for {_who(oldest)}, open for {age(open_for)}{others}",
+        "fence", "fails" if long_open else "warning",
+        f"what was appended last waits for {_who(oldest)}{lasting}{others}",
         f"{_how_to_end(oldest)} Let idle_in_transaction_session_timeout end such transactions.",
         (NO_FILES, INCOMPLETE),
     )  # fmt: skip
