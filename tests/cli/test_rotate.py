@@ -6,6 +6,7 @@ The server checks keys, signatures and policies; a key that was deleted is refus
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.bucket_check import check_bucket
 from support.commands import CommandLine
 from support.eventually import eventually
 from support.export_command import running_exporter
+from support.lead_events import lead_event
 from support.strict_s3 import StrictS3, User
 from support.writers import Writers
 
@@ -23,6 +25,7 @@ from auditstore.cli.credential_trial import insist_on_tried
 from auditstore.destinations import Destination
 from auditstore.errors import CredentialRefused
 from auditstore.objects import VERIFICATION_PREFIX
+from auditstore.repository import EventRepository
 from exporters.stores import open_store
 
 ALL = ("s3:PutObject", "s3:GetObject", "s3:ListBucket")
@@ -179,3 +182,33 @@ def test_rotating_under_load_loses_nothing(
         print(f"{flow}: {checked.events} events in {checked.objects} files")
     details = cli.json("stream", "show", "1")
     assert details["state"] == "streaming"
+
+
+def test_a_blocked_stream_goes_on_with_the_new_secret_at_once(
+    cli: CommandLine, engine: Engine, strict_s3: StrictS3
+) -> None:
+    """Not after its half minute; what came meanwhile is delivered, and both changes recorded."""
+    site = Site(cli, strict_s3, *ALL)
+    with running_exporter(cli.environment) as exporter:
+        exporter.wait_for("exporting")
+        strict_s3.delete_key(site.old)
+        append(engine, "flow-1")
+        exporter.wait_for("blocked", stream=1, code="InvalidAccessKeyId")
+        append(engine, "flow-1")
+        blocked_at = time.monotonic()
+        cli.run("credential", "rotate", "both", stdin=site.user(*ALL).as_lines)
+        exporter.wait_for("delivered", stream=1)
+        took = time.monotonic() - blocked_at
+        eventually(lambda: cli.json("status")["streams"][0]["waiting_events"] == 0, within=60)
+        exporter.stop()
+    assert took < 25, "that was the next try of its own"
+    changes = cli.json("stream", "show", "1")["state_changes"]
+    assert [(each["to_state"], each["to_code"]) for each in changes] == [
+        ("streaming", None), ("blocked", "InvalidAccessKeyId"), ("streaming", None),
+    ]  # fmt: skip
+
+
+def append(engine: Engine, flow: str) -> None:
+    """Commit one event."""
+    with engine.begin() as connection:
+        EventRepository().append(connection, lead_event(flow))

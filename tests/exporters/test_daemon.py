@@ -20,6 +20,7 @@ import exporters.daemon
 from auditstore import streams
 from auditstore.database import migrate
 from auditstore.sql import leases as leases_sql
+from exporters import worker
 from exporters.daemon import DaemonConfig
 
 
@@ -101,6 +102,31 @@ def test_a_blocked_stream_goes_on_as_soon_as_it_is_changed(site: Site, act: str)
         site.change(streams.resume, stream_id)
     assert site.wait(stream_id) < QUICK.lease_ttl
     assert site.stream(stream_id).status.state == "streaming"
+    site.check()
+
+
+def test_a_blocked_stream_tries_again_by_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every half minute, shortened here; once the cause is gone it goes on, with nobody's help."""
+    assert worker._BLOCKED_RETRY == 30.0
+    monkeypatch.setattr(worker, "_BLOCKED_RETRY", 0.5)
+    stream_id = site.add()
+    store = site.stores[stream_id]
+    store.trouble = DENIED
+    site.start()
+    site.append(stream_id, 2)
+    eventually(lambda: site.stream(stream_id).status.attempts >= 3)
+    assert site.stream(stream_id).status.state == "blocked"
+    store.trouble = None
+    site.wait(stream_id)
+    assert site.stream(stream_id).status.state == "streaming"
+    with site.engine.connect() as connection:
+        changes = streams.state_changes(connection, stream_id, limit=10)
+    assert [(each.from_state, each.to_state) for each in changes] == [
+        ("blocked", "streaming"), ("streaming", "blocked"), ("disabled", "streaming"),
+    ]  # fmt: skip
+    assert changes[0].attempts >= 3
     site.check()
 
 
