@@ -16,6 +16,7 @@ from auditstore.errors import AuditStoreError, CredentialRefused, StoreRefused
 from auditstore.streams import Stream
 
 _AT_ONCE: Final = 8
+_MOST_CAUSES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,9 @@ def refuse_failures(name: str, trials: Sequence[Trial]) -> None:
         return
     why = "; ".join(
         f"stream {trial.stream.stream_id}: {trial.failure.message}"
-        for trial in failed
+        for trial in failed[:_MOST_CAUSES]
         if trial.failure is not None
-    )
+    ) + (f"; and {len(failed) - _MOST_CAUSES} more" if len(failed) > _MOST_CAUSES else "")
     first = failed[0].failure
     raise CredentialRefused(
         f"the old secret of {name} stays in force, for the new one fails on "
