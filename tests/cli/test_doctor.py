@@ -12,11 +12,13 @@ import orjson
 import pytest
 from sqlalchemy import Engine, make_url, text
 from support import little_exporter
+from support.azurite import Azurite
 from support.commands import CommandLine
 from support.export_command import running_exporter
 from support.fixtures_postgres import Database
 from support.postgres import Cluster
 from support.sample_events import snapshot
+from support.stores import make_container
 from support.strict_s3 import StrictS3, User
 
 from auditstore.database import migrate
@@ -387,6 +389,22 @@ def test_versions_are_seen_without_the_right_to_ask(
     assert stream["versioning"]["message"] == "on"
     assert stream["read back"]["result"] == stream["list"]["result"] == "warning"
     assert "until an exporter dies" in stream["read back"]["hint"]
+
+
+def test_an_azure_container(cli: CommandLine, azurite_server: Azurite) -> None:
+    """The whole of it, with the role that it needs; what only the subscription tells is named."""
+    container = make_container(azurite_server)
+    cli.run("credential", "add", "az", "--kind", "azure", stdin=azurite_server.connection_string)
+    cli.run("stream", "add", "--flow", "f", "--to", f"azure://{container}/p", "--credential", "az")
+    found = examine(cli, code=1)  # no exporter runs
+    stream = by_check(found, 1)
+    assert {stream[check]["result"] for check in ("server", "credential", "bucket", "write",
+            "read back", "list", "store's clock")} == {"ok"}  # fmt: skip
+    assert stream["immutability"]["message"] == "off"
+    assert "needs permission Microsoft.Storage/" in stream["versioning"]["message"]
+    assert found["streams"][0]["least_privilege"]["kind"] == "azure-role"
+    shown = cli.run("doctor", "--stream", "1", code=1).stdout
+    assert f"blobServices/default/containers/{container}'" in shown
 
 
 def test_a_server_that_is_away(cli: CommandLine, unused_port: int) -> None:
