@@ -24,7 +24,9 @@ import time_machine
 from sqlalchemy import Connection
 
 import exporters.delivery
+import exporters.stores.azure_client
 import exporters.stores.folder
+import exporters.stores.s3_session
 import exporters.worker
 from auditstore.cli import export_run
 from auditstore.cli.context import Session
@@ -180,6 +182,10 @@ def main() -> None:
     fuse = Fuse(task["count"], signal.Signals[task["signal"]])
     if point:
         arm(point, fuse)
+    for name, value in task["constants"].items():
+        module, _, constant = name.rpartition(".")
+        assert hasattr(sys.modules[module], constant), name
+        setattr(sys.modules[module], constant, value)
     if task["clock"]:
         _wind_clock(task["clock"])
 
@@ -190,7 +196,8 @@ def main() -> None:
         )
         return FusedStore(store, point, fuse) if point else store
 
-    export_run.store_opener = lambda _: opener
+    if not task["vault"]:
+        export_run.store_opener = lambda _: opener
     export_run.DaemonConfig = partial(  # type: ignore[misc,assignment]  # the tests' intervals
         DaemonConfig, tick=0.02, recheck=0.05, lease_ttl=task["lease_ttl"], grace=task["grace"]
     )

@@ -29,6 +29,8 @@ class Exporter:
     ``point`` and ``count`` say where it meets ``on_point``: death, or a stop as by SIGSTOP.
     ``clock`` are seconds by which its clock is off: at once, and at each :meth:`turn_clock`.
     ``shell`` is what a shell does before it becomes the exporter: ``ulimit -v 400000``.
+    ``constants`` are values in place of the modules' own, by full name. With ``vault`` it takes
+    the streams' credentials from the database, as users do, instead of ``secret``.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Exporter:
         clock: Sequence[float] = (),
         shell: str = "true",
         environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, float] | None = None,
+        vault: bool = False,
     ) -> None:
         self.log = log
         self.starts = 0
@@ -55,6 +59,7 @@ class Exporter:
         self._task: dict[str, Any] = {
             "secret": dict(secret) if secret else None, "point": point, "count": count,
             "signal": on_point, "lease_ttl": lease_ttl, "grace": grace, "clock": list(clock),
+            "constants": dict(constants or {}), "vault": vault,
         }  # fmt: skip
         # May it be found dead at the end of a test?
         self._mortal = point is not None and on_point == "SIGKILL"
@@ -122,8 +127,7 @@ class Exporter:
         """Wait for its end, however it comes; the exit code, negative for a signal."""
         assert self._process is not None
         code = self._process.wait(within)
-        if self._logging is not None:
-            self._logging.join()
+        self._let_go()
         return code
 
     def restart(self) -> Exporter:
@@ -163,6 +167,11 @@ class Exporter:
             return
         self._process.kill()
         self._process.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what leads to a process that has ended, and read its log to the end."""
+        assert self._process is not None
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
