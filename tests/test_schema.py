@@ -271,6 +271,7 @@ def test_the_writer_appends_and_nothing_else(any_engine: Engine) -> None:
         "SELECT nextval('auditstore.events_position_seq')",
         "SELECT last_value FROM auditstore.events_position_seq",
         "SELECT auditstore.last_position()",
+        "SELECT * FROM auditstore.open_writers()",
         "SELECT auditstore.make_partitions('day', now(), 1)",
         "SELECT ciphertext FROM auditstore.credentials",
         "SELECT url FROM auditstore.streams",
@@ -285,6 +286,7 @@ def test_the_exporter_reads_and_keeps_the_ledger(any_engine: Engine) -> None:
     for statement in (
         "SELECT payload FROM auditstore.events",
         "SELECT auditstore.last_position()",
+        "SELECT * FROM auditstore.open_writers()",
         "SELECT auditstore.make_partitions('month', now() + interval '2 years', 1)",
         "SELECT ciphertext FROM auditstore.credentials",
         "UPDATE auditstore.streams SET sealed_position = 1, state = 'blocked', lease_owner = 'x'",
@@ -312,6 +314,7 @@ def test_the_reader_sees_events_only(any_engine: Engine) -> None:
     reader = "auditstore_reader"
     allowed(any_engine, "SELECT payload FROM auditstore.events", role=reader)
     for statement in (
+        "SELECT * FROM auditstore.open_writers()",
         "INSERT INTO auditstore.events (" + INSERTED,
         "SELECT ciphertext FROM auditstore.credentials",
         "SELECT url FROM auditstore.streams",
