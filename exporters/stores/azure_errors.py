@@ -99,7 +99,10 @@ _BY_STATUS = {401: "InvalidAuthenticationInfo", 403: "AuthorizationFailure"}
 def azure_error(*, status: int, code: str, server_message: str, place: str) -> AuditStoreError:
     """The error for an answer of the server; ``server_message`` must hold no secret."""
     code = code or _BY_STATUS.get(status, "")
-    if code in _PASSING or status in _PASSING_STATUS or (status >= 500 and status != 501):
+    # Azure names every conflict: one without a name was cut short on its way.
+    is_cut = status == 409 and not code
+    is_servers = status >= 500 and status != 501
+    if code in _PASSING or status in _PASSING_STATUS or is_servers or is_cut:
         return StoreUnavailable(
             f"{place} cannot take requests just now: {code or status}",
             hint="This passes; it is tried again by itself.",

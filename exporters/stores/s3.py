@@ -121,10 +121,15 @@ class S3Store:
         retry finds the key taken: ``created`` is false and the caller compares contents.
         """
         try:
-            conditional = self._keeps_conditions()
-            if not conditional and self.head(new.key) is not None:
+            if self._keeps_conditions():
+                try:
+                    return self._put(new, conditional=True)
+                except ClientError as error:
+                    if not self._was_replaced(error):
+                        raise
+            if self.head(new.key) is not None:
                 return PutResult(created=False)
-            return self._put(new, conditional=conditional)
+            return self._put(new, conditional=False)
         except _DRIVER_ERRORS as error:
             raise self._translate(error) from error
 
@@ -220,6 +225,15 @@ class S3Store:
                 _CONDITIONAL[place] = self._probe_conditions()
             return _CONDITIONAL[place]
 
+    def _was_replaced(self, error: ClientError) -> bool:
+        """Whether a server that kept create-only writes now refuses them: it is asked anew."""
+        if self._destination.is_aws or not _is_not_implemented(error):
+            return False
+        place = (self._destination.endpoint_url or "", self._destination.bucket)
+        with _CONDITIONAL_LOCKS[place]:
+            _CONDITIONAL.pop(place, None)
+        return not self._keeps_conditions()
+
     def _probe_conditions(self) -> bool:
         folder = f"{self._destination.prefix}/" if self._destination.prefix else ""
         body = b"auditstore wrote this to learn whether this server keeps create-only writes.\n"
@@ -233,7 +247,7 @@ class S3Store:
             first = self._put(probe, conditional=True)
             return not first.created or not self._put(probe, conditional=True).created
         except ClientError as error:
-            if _status(error) == 501 or _code(error) == "NotImplemented":
+            if _is_not_implemented(error):
                 return False
             raise
 
@@ -305,6 +319,10 @@ class S3Store:
 
 def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _is_not_implemented(error: ClientError) -> bool:
+    return _status(error) == 501 or _code(error) == "NotImplemented"
 
 
 def _code(error: BaseException) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-_ATTEMPTS = 3
+ATTEMPTS = 3
 _CONFLICT_DELAY_S = 0.2
 _SECRET_NAMES = frozenset(
     {"access_key_id", "secret_access_key", "session_token", "role_arn", "external_id"}
@@ -39,13 +39,15 @@ def s3_client(
     region: str | None,
     secret: Mapping[str, str] | None,
     options: Mapping[str, str],
-    attempts: int = _ATTEMPTS,
-    read_timeout: float = READ_TIMEOUT_S,
+    attempts: int | None = None,
+    read_timeout: float | None = None,
 ) -> S3Client:
     """A client that may be shared between threads; nothing is sent yet.
 
-    ``attempts`` counts the first one; the exporter retries for ever on top of it.
+    ``attempts`` counts the first one; the exporter retries for ever on top of it. Where these
+    limits are not given, the module's are taken as they are now.
     """
+    attempts = ATTEMPTS if attempts is None else attempts
     _keep_secrets_out_of_logs()
     # Any: the stubs want literals; the choices are checked where options are.
     checksums: Any = options.get("checksums", "when_required")
@@ -59,7 +61,7 @@ def s3_client(
             endpoint_url=destination.endpoint_url,
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=read_timeout,
+                read_timeout=READ_TIMEOUT_S if read_timeout is None else read_timeout,
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=32,
                 tcp_keepalive=True,
@@ -103,7 +105,7 @@ def _session(region: str | None, secret: dict[str, str]) -> botocore.session.Ses
         limits = Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         )
         fetcher = AssumeRoleCredentialFetcher(
             partial(session.create_client, region_name=sts_region, config=limits),

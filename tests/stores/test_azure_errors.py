@@ -71,6 +71,12 @@ def test_passing_answers(store: AzureStore, server: FakeStore, status: int, code
     assert store.put_if_absent(new_object("logs/x")).created
 
 
+def test_a_conflict_without_a_name_passes(store: AzureStore, server: FakeStore) -> None:
+    """An answer that lost its headers on the way does not tell whether the name is taken."""
+    server.script = [Answer(409)]
+    assert isinstance(failure_of_put(store), StoreUnavailable)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
     [

@@ -332,6 +332,27 @@ def test_a_server_without_conditions(server: FakeStore, conditions: str) -> None
     store.close()
 
 
+def test_a_server_that_comes_to_refuse_conditions(server: FakeStore) -> None:
+    """Exchanged for another one while the exporter runs: it is asked anew, and looked at."""
+    store = settled(open_fake(server), server)
+    server.conditions = "refused"
+    assert store.put_if_absent(new_object("logs/x", b"first")).created
+    assert not store.put_if_absent(new_object("logs/x", b"other")).created
+    assert server.objects["logs/x"].body == b"first"
+    store.close()
+
+
+def test_a_refused_option_is_no_refused_condition(server: FakeStore) -> None:
+    """A server that answers 501 to a write without conditions, too, lacks something else."""
+    store = settled(open_fake(server), server)
+    server.script = [Answer(501, "NotImplemented")] * 2 + [Answer(404, "NoSuchKey")] * 2
+    server.script += [Answer(501, "NotImplemented")]
+    error = failure_of_put(store)
+    assert isinstance(error, StoreRefused)
+    assert error.code == "NotImplemented"
+    store.close()
+
+
 def test_a_probe_that_fails_is_asked_again(server: FakeStore) -> None:
     """An unavailable server at the first write settles nothing."""
     store = open_fake(server)
