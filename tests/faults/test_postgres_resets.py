@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from support.eventually import eventually
+from support.fault_run import FaultRun
 from support.fixtures_postgres import Database
 from support.lead_events import id_of, lead_event
+from support.stores import Place
 from support.tcp_proxy import Cut, TcpProxy, tcp_proxy
 
 from auditstore.database import create_engine
@@ -15,6 +20,7 @@ from auditstore.errors import DatabaseUnavailable
 from auditstore.repository import EventRepository
 from auditstore.sql import events as events_sql
 from auditstore.sql.failures import translated
+from auditstore.streams import Limits
 
 FLOW = "flow-1"
 COPY_IN = b"COPY auditstore.events"
@@ -74,3 +80,33 @@ def test_a_reset_in_the_exporting_copy_is_the_database_s_trouble(
     assert cut.done == 1
     assert [id_of(each) for each in read()] == [id_of(each) for each in snapshots]
     through.dispose()
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        ("COPY in", partial(Cut, COPY_IN, "server", partial(random.randint, 0, 30_000))),
+        ("COPY out", partial(Cut, COPY_OUT, "client", partial(random.randint, 0, 30_000))),
+        # Its answer is lost.
+        ("commit", partial(Cut, b"COMMIT", "client", lambda: 0)),
+    ],
+    ids=["copy-in", "copy-out", "commit"],
+)
+def test_resets_under_load(
+    database: Database, proxy: TcpProxy, folder_place: Place, name: str, cut: Callable[..., Cut]
+) -> None:
+    """Writers and exporters alike lose connections in the middle of what they do most."""
+    # A prepared transaction whose end met a fault would stay open for the rest of the run.
+    run = FaultRun(
+        proxy.url(database.url), folder_place, exporters=2, without=["prepare"],
+        limits=Limits(max_events=60, max_bytes=100_000, max_delay=0.15),
+    )  # fmt: skip
+    run.engine = create_engine(database.url, application_name="looking on", poolclass=sa.NullPool)
+    with run.running():
+        run.progress(events=40)
+        with proxy.cutting(cut(every=12)) as cutting:
+            run.progress(events=100, within=60)
+            eventually(lambda: cutting.done >= 5, within=60, what="five connections are cut")
+        run.injected(f"reset in a {name}", cutting.done)
+        run.recovered(within=60)
+    run.check()

@@ -241,6 +241,7 @@ class FaultRun:
             f" {figures.seconds:.1f} s in all; writers: {acts}{f'; {note}' if note else ''}"
         )
         self.engine.dispose()
+        self._writers_engine.dispose()
         return figures
 
     def open_store(self, stream: Stream) -> ObjectStore:
