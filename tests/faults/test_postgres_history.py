@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -212,12 +213,14 @@ def test_a_failover_during_an_upload_is_noticed_when_it_is_recorded(
     Meanwhile another worker may have sealed other events under the same number.
     """
     primary = restartable_cluster
-    with tcp_proxy(primary.port) as address:
+    with ExitStack() as stack:
+        address = stack.enter_context(tcp_proxy(primary.port))
         export = Export.on(primary, tmp_path / "bucket")
         export.append(3)
         assert export.deliver() == 1
         export.append(4)
         standby = primary.base_backup()
+        stack.callback(standby.destroy)
         standby.stop()
         export.engine.dispose()
         export.engine = sa.create_engine(address.url(primary.url()), poolclass=sa.NullPool)
@@ -246,7 +249,6 @@ def test_a_failover_during_an_upload_is_noticed_when_it_is_recorded(
         assert "was sealed and stored, but the ledger lacks it" in outcome.error.message
         assert export.stream.status.code == "history-lost"
         export.engine.dispose()
-        standby.destroy()
 
 
 class Crash(BaseException):

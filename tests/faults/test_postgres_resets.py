@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import sqlalchemy as sa
@@ -25,6 +24,8 @@ from auditstore.streams import Limits
 FLOW = "flow-1"
 COPY_IN = b"COPY auditstore.events"
 COPY_OUT = b"COPY (SELECT"
+#: What is cut, on its way to whom, and after how many bytes at the most.
+Where = tuple[bytes, Literal["server", "client"], int]
 
 
 @pytest.fixture
@@ -83,17 +84,17 @@ def test_a_reset_in_the_exporting_copy_is_the_database_s_trouble(
 
 
 @pytest.mark.parametrize(
-    ("name", "cut"),
+    ("name", "where"),
     [
-        ("COPY in", partial(Cut, COPY_IN, "server", partial(random.randint, 0, 30_000))),
-        ("COPY out", partial(Cut, COPY_OUT, "client", partial(random.randint, 0, 30_000))),
+        ("COPY in", (COPY_IN, "server", 30_000)),
+        ("COPY out", (COPY_OUT, "client", 30_000)),
         # Its answer is lost.
-        ("commit", partial(Cut, b"COMMIT", "client", lambda: 0)),
+        ("commit", (b"COMMIT", "client", 0)),
     ],
     ids=["copy-in", "copy-out", "commit"],
 )
 def test_resets_under_load(
-    database: Database, proxy: TcpProxy, folder_place: Place, name: str, cut: Callable[..., Cut]
+    database: Database, proxy: TcpProxy, folder_place: Place, name: str, where: Where
 ) -> None:
     """Writers and exporters alike lose connections in the middle of what they do most."""
     # A prepared transaction whose end met a fault would stay open for the rest of the run.
@@ -102,11 +103,13 @@ def test_resets_under_load(
         limits=Limits(max_events=60, max_bytes=100_000, max_delay=0.15),
     )  # fmt: skip
     run.engine = create_engine(database.url, application_name="looking on", poolclass=sa.NullPool)
+    marker, to, most = where
+    cut = Cut(marker, to, lambda: run.chance.randint(0, most), every=12)
     with run.running():
         run.progress(events=40)
-        with proxy.cutting(cut(every=12)) as cutting:
+        with proxy.cutting(cut):
             run.progress(events=100, within=60)
-            eventually(lambda: cutting.done >= 5, within=60, what="five connections are cut")
-        run.injected(f"reset in a {name}", cutting.done)
+            eventually(lambda: cut.done >= 5, within=60, what="five connections are cut")
+        run.injected(f"reset in a {name}", cut.done)
         run.recovered(within=60)
     run.check()

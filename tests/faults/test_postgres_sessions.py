@@ -118,7 +118,7 @@ def unrelated_writer(database: Database) -> Iterator[None]:
 
 
 def test_an_unrelated_writer_delays_nothing(database: Database, folder_place: Place) -> None:
-    """Delays without and beside a transaction that writes elsewhere, open until all is delivered."""
+    """Delays without a transaction that writes elsewhere, and beside one until all is there."""
     run = FaultRun(database.url, folder_place, exporters=2, without=["prepare"])
     without: list[float] = []
     beside: list[float] = []
