@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 from support.eventually import eventually
-from support.fault_run import FaultRun
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import NEWEST, VERSIONS
 from support.lead_events import id_of, lead_event
 from support.postgres import Cluster
@@ -31,7 +31,9 @@ def cluster_of_its_own(restartable_cluster: Cluster) -> Cluster:
 def test_immediate_shutdowns_under_load(cluster_of_its_own: Cluster, folder_place: Place) -> None:
     """Commits whose answer was lost are asked for afterwards; all others are as they were told."""
     # A prepared transaction whose end met a crash would stay open for the rest of the run.
-    run = FaultRun(cluster_of_its_own.url(), folder_place, exporters=2, without=["prepare"])
+    run = FaultRun(
+        cluster_of_its_own.url(), folder_place, exporters=2, limits=LARGE, without=["prepare"]
+    )
     with run.running():
         for _ in range(2):
             run.progress(events=40)
@@ -45,7 +47,9 @@ def test_a_prepared_transaction_left_open_over_a_crash(
     cluster_of_its_own: Cluster, folder_place: Place
 ) -> None:
     """It holds everything behind it back, over the restart too, until it is committed."""
-    run = FaultRun(cluster_of_its_own.url(), folder_place, exporters=2, without=["prepare"])
+    run = FaultRun(
+        cluster_of_its_own.url(), folder_place, exporters=2, limits=LARGE, without=["prepare"]
+    )
     flow = run.streams[0].flow_id
     held = [lead_event(flow) for _ in range(5)]
     with run.running():
@@ -117,7 +121,11 @@ def test_crashes_that_take_commits_back_under_load(
     """Positions are handed out again, but no event that lies in the bucket is one of the lost."""
     # Two acts would take for known what the database has forgotten.
     run = FaultRun(
-        hasty_cluster.url(), folder_place, exporters=2, without=["repeat", "conflict", "prepare"]
+        hasty_cluster.url(),
+        folder_place,
+        exporters=2,
+        limits=LARGE,
+        without=["repeat", "conflict", "prepare"],
     )
     hasty_cluster.execute("CHECKPOINT")
     again = 0

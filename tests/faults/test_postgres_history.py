@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
 from support.eventually import eventually, never
-from support.fault_run import FaultRun
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import NEWEST, VERSIONS
 from support.lead_events import id_of
 from support.postgres import Cluster
@@ -119,7 +119,9 @@ def test_a_failover_to_a_replica_that_lacks_the_last_rows(
     primary: Cluster, address: TcpProxy, folder_place: Place, tmp_path: Path
 ) -> None:
     """A real streaming replica takes over without them; all halts, and is mended by the book."""
-    run = FaultRun(address.url(primary.url()), folder_place, exporters=2, without=_WITHOUT)
+    run = FaultRun(
+        address.url(primary.url()), folder_place, exporters=2, limits=LARGE, without=_WITHOUT
+    )
     standby = None
     try:
         with run.running():
@@ -147,7 +149,9 @@ def test_a_database_restored_from_an_older_backup(
     primary: Cluster, address: TcpProxy, folder_place: Place, tmp_path: Path
 ) -> None:
     """A cold copy takes the server's place under load; all halts, and is mended by the book."""
-    run = FaultRun(address.url(primary.url()), folder_place, exporters=2, without=_WITHOUT)
+    run = FaultRun(
+        address.url(primary.url()), folder_place, exporters=2, limits=LARGE, without=_WITHOUT
+    )
     backup = None
     try:
         with run.running():

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
 from support.eventually import eventually
-from support.fault_run import FaultRun
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import Database
 from support.lead_events import lead_event
 from support.stores import Place
@@ -174,7 +174,7 @@ def test_a_refusal_stays_one(database: Database, user: str) -> None:
 def test_timeouts_under_load(database: Database, folder_place: Place, setting: str) -> None:
     """Writers' and exporters' statements end at locks that others hold; nothing else happens."""
     # A prepared transaction whose end met a fault would stay open for the rest of the run.
-    run = FaultRun(database.url, folder_place, exporters=2, without=["prepare"])
+    run = FaultRun(database.url, folder_place, exporters=2, limits=LARGE, without=["prepare"])
     database.cluster.execute(
         f"ALTER ROLE postgres IN DATABASE {database.name} SET {setting} = '250ms'"
     )
@@ -196,16 +196,17 @@ def test_timeouts_under_load(database: Database, folder_place: Place, setting: s
 def test_no_connection_left_under_load(database: Database, user: str, folder_place: Place) -> None:
     """Exporters work with the connections that they get; without any they wait, and say why."""
     limit = f"ALTER ROLE {user} CONNECTION LIMIT"
-    run = FaultRun(database.url, folder_place, exporters=2, exporter_url=url_for(database, user))
+    run = FaultRun(
+        database.url, folder_place, exporters=2, limits=LARGE, exporter_url=url_for(database, user)
+    )
     end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s"
     with run.running():
         run.progress(events=40)
-        for most in (0, 3):
+        for most in (0, 3):  # with 3: two fences, and one connection for the work of both
             database.cluster.execute(f"{limit} {most}")
             ended = database.cluster.execute(end, user)[0][0]
             run.injected("connections taken away", ended)
             if most:
-                # Two fences, and one connection for the work of both.
                 run.progress(events=40, within=60)
             else:
                 eventually(lambda: refused(database, user) >= 4, within=30, what="they try again")
@@ -226,7 +227,9 @@ def test_started_without_a_connection_left(
 ) -> None:
     """It waits for one, says what to do, and begins as soon as there is one."""
     database.cluster.execute(f"ALTER ROLE {user} CONNECTION LIMIT 0")
-    run = FaultRun(database.url, folder_place, exporters=2, exporter_url=url_for(database, user))
+    run = FaultRun(
+        database.url, folder_place, exporters=2, limits=LARGE, exporter_url=url_for(database, user)
+    )
     with run.running():
         eventually(
             lambda: all(

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import make_url
 from support.eventually import eventually
 from support.export_command import running_exporter
-from support.fault_run import FaultRun
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import Database
 from support.postgres import Cluster
 from support.stores import Place
@@ -56,20 +56,19 @@ def test_the_exporter_s_user_is_made_read_only(
     """New sessions may not write; it says so, waits, and goes on in new ones once it may again."""
     url = make_url(database.url).set(username=exporter_role)
     run = FaultRun(
-        database.url, folder_place, exporters=2,
+        database.url, folder_place, exporters=2, limits=LARGE,
         exporter_url=url.render_as_string(hide_password=False),
     )  # fmt: skip
     alter = f"ALTER ROLE {exporter_role}"
     end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s"
     with run.running():
-        for _ in range(2):
-            run.progress(events=40)
-            database.cluster.execute(f"{alter} SET default_transaction_read_only = on")
-            database.cluster.execute(end, exporter_role)
-            run.injected("exporter's user read-only")
-            came_back(run, database.cluster, exporter_role)
-            database.cluster.execute(f"{alter} RESET default_transaction_read_only")
-            run.recovered(within=60)
+        run.progress(events=40)
+        database.cluster.execute(f"{alter} SET default_transaction_read_only = on")
+        database.cluster.execute(end, exporter_role)
+        run.injected("exporter's user read-only")
+        came_back(run, database.cluster, exporter_role)
+        database.cluster.execute(f"{alter} RESET default_transaction_read_only")
+        run.recovered(within=60)
         assert says(run, "waiting", "going on")()
     run.check()
 
@@ -80,7 +79,7 @@ def test_a_server_is_made_read_only_and_a_standby(
     """By a setting that running sessions see; then the primary becomes a standby for a while."""
     cluster = restartable_cluster
     migrate(cluster.url())
-    run = FaultRun(cluster.url(), folder_place, exporters=2, without=["prepare"])
+    run = FaultRun(cluster.url(), folder_place, exporters=2, limits=LARGE, without=["prepare"])
     with run.running():
         run.progress(events=40)
         cluster.execute("ALTER SYSTEM SET default_transaction_read_only = on")

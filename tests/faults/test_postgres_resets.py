@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 import sqlalchemy as sa
 from support.eventually import eventually
-from support.fault_run import FaultRun
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import Database
 from support.lead_events import id_of, lead_event
 from support.stores import Place
@@ -19,7 +19,6 @@ from auditstore.errors import DatabaseUnavailable
 from auditstore.repository import EventRepository
 from auditstore.sql import events as events_sql
 from auditstore.sql.failures import translated
-from auditstore.streams import Limits
 
 FLOW = "flow-1"
 COPY_IN = b"COPY auditstore.events"
@@ -99,9 +98,8 @@ def test_resets_under_load(
     """Writers and exporters alike lose connections in the middle of what they do most."""
     # A prepared transaction whose end met a fault would stay open for the rest of the run.
     run = FaultRun(
-        proxy.url(database.url), folder_place, exporters=2, without=["prepare"],
-        limits=Limits(max_events=60, max_bytes=100_000, max_delay=0.15),
-    )  # fmt: skip
+        proxy.url(database.url), folder_place, exporters=2, limits=LARGE, without=["prepare"]
+    )
     run.engine = create_engine(database.url, application_name="looking on", poolclass=sa.NullPool)
     marker, to, most = where
     cut = Cut(marker, to, lambda: run.chance.randint(0, most), every=12)

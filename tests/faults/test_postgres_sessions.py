@@ -12,7 +12,7 @@ import psycopg
 import sqlalchemy as sa
 from support.commands import CommandLine
 from support.eventually import eventually
-from support.fault_run import FaultRun
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import Database
 from support.lead_events import id_of, lead_event
 from support.stores import Place
@@ -29,7 +29,7 @@ _END = (
 def test_sessions_are_terminated_again_and_again(database: Database, folder_place: Place) -> None:
     """The exporters' and the writers', some or all at once, in the midst of whatever they do."""
     # A prepared transaction whose end met a fault would stay open for the rest of the run.
-    run = FaultRun(database.url, folder_place, exporters=2, without=["prepare"])
+    run = FaultRun(database.url, folder_place, exporters=2, limits=LARGE, without=["prepare"])
     with run.running(), database.cluster.connect(database.name) as administrator:
         for round_ in range(8):
             run.progress(events=20)
@@ -46,7 +46,7 @@ def test_sessions_are_terminated_again_and_again(database: Database, folder_plac
 
 def test_a_writer_that_idles_in_its_transaction(database: Database, folder_place: Place) -> None:
     """Status names it, and all that waits for it comes at once when it is gone."""
-    run = FaultRun(database.url, folder_place, exporters=2)
+    run = FaultRun(database.url, folder_place, exporters=2, limits=LARGE)
     cli = CommandLine({"AUDITSTORE_DATABASE_URL": database.url})
     flow = run.streams[0].flow_id
     kept = lead_event(flow)
@@ -119,7 +119,7 @@ def unrelated_writer(database: Database) -> Iterator[None]:
 
 def test_an_unrelated_writer_delays_nothing(database: Database, folder_place: Place) -> None:
     """Delays without a transaction that writes elsewhere, and beside one until all is there."""
-    run = FaultRun(database.url, folder_place, exporters=2, without=["prepare"])
+    run = FaultRun(database.url, folder_place, exporters=2, limits=LARGE, without=["prepare"])
     without: list[float] = []
     beside: list[float] = []
     with run.running():
