@@ -52,7 +52,7 @@ def test_daemons_are_shown_with_how_far_they_may_read(cli: CommandLine, engine: 
     append(engine, 1, 2, 3)
     little_exporter.announce(engine)
     with engine.begin() as connection:
-        leases.report_fence(connection, daemon_id="test", position=1)
+        leases.report_fence(connection, daemon_id="test", position=1, age=0.0)
     shown = cli.run("status").stdout
     assert "1 exporter running" in shown
     assert "safe to read up to position 1 (2 positions behind)" in shown

@@ -429,27 +429,42 @@ def test_what_another_worker_delivers_meanwhile_is_no_lost_history(desk: Desk) -
     desk.check()
 
 
-def test_no_transaction_is_open_while_the_bucket_is_listed(desk: Desk) -> None:
-    """A slow bucket is no reason for an idle-in-transaction timeout, nor to hold vacuum back."""
+def test_no_connection_is_held_while_the_bucket_is_listed(desk: Desk) -> None:
+    """A slow bucket is no reason for an idle-in-transaction timeout, nor to use up the pool."""
     desk.store = store = BusyStore()
     desk.append(2)
     assert desk.work().delivered == 1
     after_a_failover(desk)
     desk.append(2)
-    seen: list[str] = []
-
-    def look() -> None:
-        with desk.engine.connect() as connection:
-            seen.extend(connection.execute(sa.text(
-                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )).scalars())  # fmt: skip
-
-    store.before_listing = look
+    held: list[int] = []
+    pool = desk.engine.pool
+    assert isinstance(pool, sa.QueuePool)
+    store.before_listing = lambda: held.append(pool.checkedout())
     assert desk.work().delivered == 1
-    assert seen
-    assert set(seen) == {"idle"}
+    assert held == [0]
     desk.check()
+
+
+def test_what_the_database_refuses_one_stream_is_its_state(desk: Desk) -> None:
+    """Not the whole exporter's end: others go on, and this one says why it does not."""
+    other = desk.add_stream(url="s3://bucket-2/some/prefix")
+    with desk.engine.begin() as connection:
+        connection.execute(sa.text(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'not this one'; END $$;"
+            "CREATE TRIGGER refuse BEFORE INSERT ON auditstore.files FOR EACH ROW"
+            f" WHEN (NEW.stream_id = {desk.stream_id}) EXECUTE FUNCTION refuse()"
+        ))  # fmt: skip
+    desk.append(2)
+    outcome = desk.work()
+    assert outcome.retry_in is not None
+    status = desk.stream().status
+    assert (status.state, status.code) == ("retrying", "database-refused")
+    assert "not this one" in (status.cause or "")
+    with desk.engine.connect() as connection:
+        fence = SafePosition(streams_sql.last_position(connection), server.run(connection))
+    desk.store = MemoryStore()
+    assert desk.worker.work(other, fence).delivered == 1
 
 
 def test_trouble_that_is_mended_ends_though_nothing_waits(desk: Desk) -> None:
