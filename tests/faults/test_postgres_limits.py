@@ -187,9 +187,9 @@ def test_timeouts_under_load(database: Database, folder_place: Place, setting: s
                 run.injected(f"{table} locked beyond the {setting}")
                 locker.execute("SELECT pg_sleep(0.6)")
         run.recovered(within=60)
+        logs = "".join(each.logged() for each in run.exporters)
     run.check()
     assert run.writers.done["met a fault"]
-    logs = "".join(each.logged() for each in run.exporters)
     assert f"due to {setting.replace('_', ' ')}" in logs
 
 
