@@ -1,0 +1,88 @@
+"""What a caller offers, taken as events, or refused with its place in the call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from auditstore.errors import EventConflict, EventRefused
+from auditstore.events import Event
+from auditstore.json_text import FieldRefused
+
+Snapshot = Event | Mapping[str, Any] | bytes | bytearray | memoryview | str
+#: Flow id and event id: what the outbox keeps an event under.
+Key = tuple[str, str]
+
+_ONE = (bytes, str, Event, bytearray, memoryview, Mapping)
+
+
+def take(
+    events: Snapshot | Iterable[Snapshot],
+    *,
+    flow_id: str | None,
+    lead_id: str | None,
+    max_bytes: int,
+) -> list[Event]:
+    """Every event offered, in order; raises :class:`EventRefused` for the first that is none."""
+    many = [events] if isinstance(events, _ONE) else events
+    return [
+        _take_one(index, snapshot, flow_id, lead_id, max_bytes)
+        for index, snapshot in enumerate(many)
+    ]
+
+
+def key(event: Event) -> Key:
+    """What the outbox keeps it under."""
+    return (event.flow_id, event.event_id)
+
+
+def distinct(given: Iterable[Event]) -> list[Event]:
+    """One event a key, first come; the same key twice with other content is a conflict."""
+    seen: dict[Key, Event] = {}
+    for event in given:
+        other = seen.setdefault(key(event), event)
+        if other.sha256 != event.sha256:
+            raise conflict(event, other.sha256)
+    return list(seen.values())
+
+
+def unstored(offered: Iterable[Event], stored: Mapping[Key, bytes]) -> list[Event]:
+    """Those of ``offered`` that are not stored; stored with other content is a conflict."""
+    left = []
+    for event in offered:
+        sha256 = stored.get(key(event))
+        if sha256 is None:
+            left.append(event)
+        elif bytes(sha256) != event.sha256:
+            raise conflict(event, bytes(sha256))
+    return left
+
+
+def conflict(event: Event, stored: bytes) -> EventConflict:
+    """The refusal of an event whose id is taken."""
+    return EventConflict(
+        event_id=event.event_id, flow_id=event.flow_id,
+        stored_sha256=stored.hex(), offered_sha256=event.sha256.hex(),
+    )  # fmt: skip
+
+
+def _take_one(
+    index: int, snapshot: Snapshot, flow_id: str | None, lead_id: str | None, max_bytes: int
+) -> Event:
+    try:
+        if isinstance(snapshot, Event):
+            # Anybody can make one; what is stored has passed the same judge.
+            flow_id, lead_id = flow_id or snapshot.flow_id, lead_id or snapshot.lead_id
+            snapshot = snapshot.payload
+        if isinstance(snapshot, bytes) or not isinstance(snapshot, Mapping):
+            return Event.from_json(snapshot, flow_id=flow_id, lead_id=lead_id, max_bytes=max_bytes)
+        return Event.from_mapping(snapshot, flow_id=flow_id, lead_id=lead_id, max_bytes=max_bytes)
+    except FieldRefused as error:
+        raise EventRefused(
+            index=index, event_id=error.event_id, field=error.field, reason=error.reason
+        ) from error
+    except TypeError as error:
+        raise EventRefused(
+            index=index, event_id=None, field="payload",
+            reason=f"a {type(snapshot).__name__} is neither JSON nor a mapping",
+        ) from error  # fmt: skip
