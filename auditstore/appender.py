@@ -27,7 +27,7 @@ from auditstore.events import DEFAULT_MAX_EVENT_BYTES
 from auditstore.group_commit import Offer, begin_group, commit_group
 from auditstore.repository import AppendResult, EventRepository, check_connection
 from auditstore.sql.failures import translated
-from auditstore.taking import Snapshot, distinct, take
+from auditstore.taking import Snapshot, Taken, offered
 
 log = logging.getLogger("auditstore.appender")
 
@@ -152,9 +152,11 @@ class GroupAppender:
                 "this appender was made before the process forked",
                 hint="Make one in each process, after the fork.",
             )
-        given = take(events, flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes)
-        own = distinct(given)
-        offer = Offer(own, len(given), sum(len(event.payload) for event in own))
+        taken = Taken(
+            offered(events), flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes
+        )
+        own = taken.all()
+        offer = Offer(own, taken.given, sum(len(event.payload) for event in own))
         future: Future[AppendResult] = Future()
         if own:
             self._enqueue(offer, future, self._limits.queue_timeout if timeout is None else timeout)

@@ -186,6 +186,8 @@ def _owner_id(
 
 
 def _check_owner_id(field: str, owner_id: str, event_id: str) -> None:
+    if len(owner_id) <= MAX_ID_BYTES and owner_id.isascii() and owner_id.isprintable():
+        return
     try:
         encoded = owner_id.encode()
     except UnicodeEncodeError as error:

@@ -14,9 +14,6 @@ from typing import Any, Final, NoReturn
 import msgspec
 import orjson
 
-# Both slower judges end at about this depth. Where the quick one ends depends on Python's version.
-_MAX_DEPTH: Final = 1000
-
 
 class FieldRefused(ValueError):
     """``field`` of an event is wrong for ``reason``; the repository adds which event."""
@@ -55,8 +52,10 @@ class Fields(msgspec.Struct, gc=False):
 
     def owner_id(self, name: str) -> Any:
         """The id in ``vars.flow`` or ``vars.lead``."""
-        owner = self.vars and getattr(self.vars, name)
-        return owner.id if owner else None
+        if self.vars is msgspec.UNSET:
+            return None
+        owner = self.vars.flow if name == "flow" else self.vars.lead
+        return None if owner is msgspec.UNSET else owner.id
 
 
 _quick: Final = msgspec.json.Decoder(Fields)
@@ -64,15 +63,14 @@ _quick: Final = msgspec.json.Decoder(Fields)
 
 def fields_of(payload: bytes) -> Fields:
     """What a snapshot says; raises :class:`FieldRefused` unless it is a JSON object in UTF-8."""
-    if payload.count(b"{") + payload.count(b"[") <= _MAX_DEPTH:
-        try:
-            if not payload.isascii():
-                # The decoder does not look at the UTF-8 of strings that it skips.
-                payload.decode()
-            return _quick.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # Not JSON, or JSON of another shape, or written in a way that it does not know.
-            pass
+    try:
+        if not payload.isascii():
+            # The decoder does not look at the UTF-8 of strings that it skips.
+            payload.decode()
+        return _quick.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # Not JSON, or JSON of another shape, or written in a way that it does not know.
+        pass
     return _chosen(_parse(payload))
 
 

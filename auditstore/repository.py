@@ -15,7 +15,7 @@ from auditstore.events import DEFAULT_MAX_EVENT_BYTES, Event, StoredEvent
 from auditstore.sql import events as sql
 from auditstore.sql.events import EventFilter, Order
 from auditstore.sql.failures import translated
-from auditstore.taking import Key, Snapshot, distinct, key, take, unstored
+from auditstore.taking import SELF_CONTAINED, Key, Snapshot, Taken, key, offered, unstored
 
 # Measured: from three events on, a savepoint and a COPY cost less than an INSERT each.
 COPY_FROM: Final = 3
@@ -63,14 +63,17 @@ class EventRepository:
         after which the caller rolls back.
         """
         check_connection(connection)
-        given = take(events, flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes)
-        new = distinct(given)
+        many = offered(events)
+        new = Taken(many, flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes)
+        if len(many) < COPY_FROM or not all(isinstance(each, SELF_CONTAINED) for each in many):
+            # Reading a foreign mapping may need the very connection that COPY occupies.
+            new.all()
         with translated():
-            if len(new) < COPY_FROM:
-                appended = _insert_each(connection, new)
+            if len(many) < COPY_FROM:
+                appended = _insert_each(connection, new.events)
             else:
                 appended = _copy_all(connection, new)
-        return AppendResult(appended=appended, existing=len(given) - appended)
+        return AppendResult(appended=appended, existing=new.given - appended)
 
     def get(
         self, connection: Connection, event_id: str, *, flow_id: str | None = None
@@ -167,25 +170,29 @@ def _insert(connection: Connection, event: Event) -> int:
     return 0
 
 
-def _copy_all(connection: Connection, new: Sequence[Event]) -> int:
-    """COPY, hoping that all are new; where some are not, drop those and COPY the rest.
+def _copy_all(connection: Connection, new: Taken) -> int:
+    """COPY, hoping that all are new and good; where some are stored, COPY the others.
 
-    Each round ends, or finds at least one more event stored by somebody else meanwhile.
+    The first COPY checks each event while the server stores those before it; a refusal takes
+    it back. Each further round ends, or finds at least one more event stored by somebody else
+    meanwhile.
     """
-    remaining: Sequence[Event] = new
-    while remaining:
+    coming: Iterable[Event] = new if not new.events else new.events
+    while True:
         try:
             with connection.begin_nested():
-                sql.copy(connection, remaining)
+                sql.copy(connection, coming)
             break
         except psycopg.errors.UniqueViolation as error:
+            remaining = new.all() if coming is new else list(coming)
             stored = sql.stored_hashes(connection, [key(event) for event in remaining])
-            left = unstored(remaining, stored)
-            if len(left) == len(remaining):
+            coming = unstored(remaining, stored)
+            if len(coming) == len(remaining):
                 # Under REPEATABLE READ the other writer's commit stays invisible.
                 raise DatabaseUnavailable(
                     "another transaction appended some of these events meanwhile",
                     hint="Roll back and append again.",
                 ) from error
-            remaining = left
-    return len(remaining)
+            if not coming:
+                return 0
+    return len(new.events if coming is new else list(coming))

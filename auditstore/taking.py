@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from auditstore.errors import EventConflict, EventRefused
@@ -13,22 +13,9 @@ Snapshot = Event | Mapping[str, Any] | bytes | bytearray | memoryview | str
 #: Flow id and event id: what the outbox keeps an event under.
 Key = tuple[str, str]
 
-_ONE = (bytes, str, Event, bytearray, memoryview, Mapping)
-
-
-def take(
-    events: Snapshot | Iterable[Snapshot],
-    *,
-    flow_id: str | None,
-    lead_id: str | None,
-    max_bytes: int,
-) -> list[Event]:
-    """Every event offered, in order; raises :class:`EventRefused` for the first that is none."""
-    many = [events] if isinstance(events, _ONE) else events
-    return [
-        _take_one(index, snapshot, flow_id, lead_id, max_bytes)
-        for index, snapshot in enumerate(many)
-    ]
+#: Snapshots that can be read whenever and wherever.
+SELF_CONTAINED = (bytes, str, Event, bytearray, memoryview)
+_ONE = (*SELF_CONTAINED, Mapping)
 
 
 def key(event: Event) -> Key:
@@ -36,14 +23,53 @@ def key(event: Event) -> Key:
     return (event.flow_id, event.event_id)
 
 
-def distinct(given: Iterable[Event]) -> list[Event]:
-    """One event a key, first come; the same key twice with other content is a conflict."""
-    seen: dict[Key, Event] = {}
-    for event in given:
-        other = seen.setdefault(key(event), event)
-        if other.sha256 != event.sha256:
-            raise conflict(event, other.sha256)
-    return list(seen.values())
+class Taken:
+    """The distinct events of a call, taken one by one as they are asked for, each once.
+
+    So the server stores the first while the last are still being checked. Once it has been
+    iterated to its end, ``events`` holds all of them, and ``given`` says how many came.
+    """
+
+    def __init__(
+        self,
+        offered: Sequence[Snapshot],
+        *,
+        flow_id: str | None,
+        lead_id: str | None,
+        max_bytes: int,
+    ) -> None:
+        self.events: list[Event] = []
+        self.given = len(offered)
+        self._coming = self._take(offered, flow_id, lead_id, max_bytes)
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._coming
+
+    def all(self) -> list[Event]:
+        """Take what is not taken yet; every distinct event."""
+        for _ in self._coming:
+            pass
+        return self.events
+
+    def _take(
+        self, offered: Sequence[Snapshot], flow_id: str | None, lead_id: str | None, max_bytes: int
+    ) -> Iterator[Event]:
+        seen: dict[Key, Event] = {}
+        for index, snapshot in enumerate(offered):
+            event = _take_one(index, snapshot, flow_id, lead_id, max_bytes)
+            other = seen.setdefault((event.flow_id, event.event_id), event)
+            if other is event:
+                self.events.append(event)
+                yield event
+            elif other.sha256 != event.sha256:
+                raise conflict(event, other.sha256)
+
+
+def offered(events: Snapshot | Iterable[Snapshot]) -> Sequence[Snapshot]:
+    """One snapshot or many as a sequence, whatever they came in."""
+    if isinstance(events, _ONE):
+        return [events]
+    return list(events)
 
 
 def unstored(offered: Iterable[Event], stored: Mapping[Key, bytes]) -> list[Event]:
