@@ -33,6 +33,7 @@ log = logging.getLogger("auditstore.appender")
 
 # At the interpreter's end what is queued is still flushed, for so long.
 _EXIT_S: Final = 10.0
+_NOTHING: Final = AppendResult(appended=0, existing=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,43 @@ class AppenderLimits:
             raise ConfigurationError("a time is negative", hint="Give 0 for no waiting.")
 
 
-@dataclass(frozen=True, slots=True)
 class _Call:
-    offer: Offer
-    future: Future[AppendResult]
-    came_at: float
+    """One call until it is answered: a thread of its own waits behind ``gate``, or a future.
+
+    A bare lock is what a waiting thread costs least with; futures are for those who ask.
+    """
+
+    __slots__ = ("came_at", "future", "gate", "offer", "outcome")
+
+    def __init__(self, offer: Offer, future: Future[AppendResult] | None) -> None:
+        self.offer = offer
+        self.future = future
+        self.came_at = time.monotonic()
+        self.outcome: AppendResult | Exception | None = None
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def is_wanted(self) -> bool:
+        """Whether its caller still wants it; from now on it cannot be cancelled."""
+        return self.future is None or self.future.set_running_or_notify_cancel()
+
+    def answer(self, outcome: AppendResult | Exception) -> None:
+        """What became of it, once."""
+        if self.future is None:
+            self.outcome = outcome
+            self.gate.release()
+        elif isinstance(outcome, AppendResult):
+            self.future.set_result(outcome)
+        else:
+            self.future.set_exception(outcome)
+
+    def wait(self) -> AppendResult:
+        """The answer, in the thread that made the call."""
+        self.gate.acquire()
+        if isinstance(self.outcome, AppendResult):
+            return self.outcome
+        assert self.outcome is not None  # noqa: S101  # the gate opens with the answer
+        raise self.outcome
 
 
 class GroupAppender:
@@ -131,8 +164,11 @@ class GroupAppender:
         database is away; as its subclass :class:`OutcomeUnknown` when these events may be
         stored nevertheless. Appending them again is right in either case.
         """
-        future = self.submit(events, flow_id=flow_id, lead_id=lead_id, timeout=timeout)
-        return future.result()
+        call = _Call(self._offer(events, flow_id, lead_id), None)
+        if not call.offer.events:
+            return _NOTHING
+        self._enqueue(call, timeout)
+        return call.wait()
 
     def submit(
         self,
@@ -147,22 +183,13 @@ class GroupAppender:
         What is wrong with the call itself, a full queue included, is raised at once. With a
         ``timeout`` of 0 it never blocks. A future that could be cancelled was not appended.
         """
-        if os.getpid() != self._process:
-            raise ConfigurationError(
-                "this appender was made before the process forked",
-                hint="Make one in each process, after the fork.",
-            )
-        taken = Taken(
-            offered(events), flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes
-        )
-        own = taken.all()
-        offer = Offer(own, taken.given, sum(len(event.payload) for event in own))
-        future: Future[AppendResult] = Future()
-        if own:
-            self._enqueue(offer, future, self._limits.queue_timeout if timeout is None else timeout)
+        call = _Call(self._offer(events, flow_id, lead_id), Future())
+        if call.offer.events:
+            self._enqueue(call, timeout)
         else:
-            future.set_result(AppendResult(appended=0, existing=0))
-        return future
+            call.answer(_NOTHING)
+        assert call.future is not None  # noqa: S101  # given above
+        return call.future
 
     def close(self, timeout: float | None = None) -> None:
         """Take no more, commit what is queued, give the connections back.
@@ -198,8 +225,23 @@ class GroupAppender:
 
     # --- the queue ----------------------------------------------------------------
 
-    def _enqueue(self, offer: Offer, future: Future[AppendResult], timeout: float) -> None:
-        count, size = len(offer.events), offer.size_bytes
+    def _offer(
+        self, events: Snapshot | Iterable[Snapshot], flow_id: str | None, lead_id: str | None
+    ) -> Offer:
+        if os.getpid() != self._process:
+            raise ConfigurationError(
+                "this appender was made before the process forked",
+                hint="Make one in each process, after the fork.",
+            )
+        taken = Taken(
+            offered(events), flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes
+        )
+        own = taken.all()
+        return Offer(own, taken.given, sum(len(event.payload) for event in own))
+
+    def _enqueue(self, call: _Call, timeout: float | None) -> None:
+        count, size = len(call.offer.events), call.offer.size_bytes
+        timeout = self._limits.queue_timeout if timeout is None else timeout
         with self._room:
             if not self._has_room(count, size) and not self._room.wait_for(
                 lambda: self._closing or self._has_room(count, size), timeout
@@ -216,7 +258,7 @@ class GroupAppender:
             self._queued_bytes += size
             self._waiting_events += count
             self._waiting_bytes += size
-            self._queue.append(_Call(offer, future, time.monotonic()))
+            self._queue.append(call)
             self._filled.notify()
 
     def _has_room(self, count: int, size: int) -> bool:
@@ -260,9 +302,9 @@ class GroupAppender:
 
     def _uncancelled(self, calls: Sequence[_Call]) -> list[_Call]:
         """Those whose callers still want them; from now on they cannot cancel."""
-        wanted = [call for call in calls if call.future.set_running_or_notify_cancel()]
+        wanted = [call for call in calls if call.is_wanted()]
         if len(wanted) < len(calls):
-            self._make_room([call for call in calls if call.future.cancelled()])
+            self._make_room([call for call in calls if call not in wanted])
         return wanted
 
     def _fail_waiting(self, error: Exception) -> None:
@@ -309,10 +351,7 @@ class GroupAppender:
             return None
         self._make_room(group)
         for call, outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, AppendResult):
-                call.future.set_result(outcome)
-            else:
-                call.future.set_exception(outcome)
+            call.answer(outcome)
         if any(isinstance(outcome, DatabaseUnavailable) for outcome in outcomes):
             # A session may go by settings that were mended since it began.
             _leave(connection)
@@ -342,7 +381,7 @@ class GroupAppender:
     def _fail(self, calls: Sequence[_Call], error: Exception) -> None:
         self._make_room(calls)
         for call in calls:
-            call.future.set_exception(_own(error))
+            call.answer(_own(error))
 
 
 def _own(error: Exception) -> Exception:

@@ -14,7 +14,6 @@ from auditstore.events import Event
 from auditstore.repository import COPY_FROM, AppendResult, EventRepository
 from auditstore.sql import events as sql
 from auditstore.sql.failures import translate, translated
-from auditstore.sql.ledger import insist_on_durable_commit
 from auditstore.taking import Key, key, unstored
 
 Outcome = AppendResult | AuditStoreError
@@ -36,7 +35,7 @@ class _Stored(Exception):
 def begin_group(connection: Connection) -> None:
     """Begin a transaction whose commit waits for the disk, whatever the server's default is."""
     with translated():
-        insist_on_durable_commit(connection)
+        sql.begin_durably(connection)
 
 
 def commit_group(

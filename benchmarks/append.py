@@ -247,14 +247,21 @@ def main() -> None:
             lambda: c.futures("appender, futures of 1 thread"),
         ]
         comparisons = [
-            Comparison("bulk / COPY", "repository, 1,000 a call", "COPY by psycopg, 1,000 a call", 0.85),
-            Comparison("one a call / INSERT, 1 writer", "repository, 1 writer", "INSERT + commit, 1 writer", 0.9),
-            Comparison("the same, from the pool each time", "repository, 1 writer, from the pool each time", "INSERT + commit, 1 writer", 0.9),
-            Comparison("one a call / INSERT, 8 writers", "repository, 8 writers", "INSERT + commit, 8 writers", 0.9),
-            Comparison("appender / INSERT, 8 writers", f"appender, {many} threads", "INSERT + commit, 8 writers", 3),
-            Comparison(f"appender / INSERT, {many} writers", f"appender, {many} threads", f"INSERT + commit, {many} writers", 3),
-            Comparison("appender by futures / INSERT, 8 writers", "appender, futures of 1 thread", "INSERT + commit, 8 writers", 3),
-        ]  # fmt: skip
+            Comparison(f"{ours} / {theirs}", ours, theirs, target)
+            for ours, theirs, target in (
+                ("repository, 1,000 a call", "COPY by psycopg, 1,000 a call", 0.85),
+                ("repository, 1 writer", "INSERT + commit, 1 writer", 0.9),
+                (
+                    "repository, 1 writer, from the pool each time",
+                    "INSERT + commit, 1 writer",
+                    0.9,
+                ),
+                ("repository, 8 writers", "INSERT + commit, 8 writers", 0.9),
+                (f"appender, {many} threads", "INSERT + commit, 8 writers", 3),
+                (f"appender, {many} threads", f"INSERT + commit, {many} writers", 3),
+                ("appender, futures of 1 thread", "INSERT + commit, 8 writers", 3),
+            )
+        ]
         not_run = {}
         if arguments.eventsourcing:
             for writers in (1, 8):
@@ -263,7 +270,7 @@ def main() -> None:
                     lambda name=name, writers=writers: c.eventsourcing(name, writers)  # type: ignore[misc]  # bound now
                 )
                 ours = f"repository, {writers} writer{'s' * (writers > 1)}"
-                comparisons.append(Comparison(f"{ours} / eventsourcing", ours, name, 5))
+                comparisons.append(Comparison(f"{ours} / {name}", ours, name, 5))
         else:
             not_run["eventsourcing 9.5.6"] = "no --eventsourcing PYTHON was given"
         for contender in contenders:
