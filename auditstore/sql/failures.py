@@ -20,8 +20,9 @@ from auditstore.errors import (
 _MISSING: Final = ("3F000", "42P01", "42883", "42703")
 _DENIED: Final = ("42501",)
 _LOGIN: Final = ("28", "3D")
-# Deadlocks, serialization failures, lock timeouts: the server is there, and trying again helps.
-_BUSY: Final = ("40", "55P03")
+# Deadlocks, serialization failures, lock timeouts, a transaction that was left idle: the server
+# is there, and trying again helps.
+_BUSY: Final = ("40", "55P03", "25P03")
 
 
 @contextmanager

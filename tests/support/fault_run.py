@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -79,7 +80,7 @@ class FaultRun:
         flows: Sequence[str] = FLOWS,
         limits: Limits = LIMITS,
         holds: float = 0.2,
-        pace: float = 0.06,
+        pace: float = 0.12,
         seed: int | None = None,
         destination: Destination | None = None,
         secret: Mapping[str, str] | None = None,
@@ -241,6 +242,7 @@ class FaultRun:
             f" {figures.seconds:.1f} s in all; writers: {acts}{f'; {note}' if note else ''}"
         )
         self.engine.dispose()
+        shutil.rmtree(self._logs)
         return figures
 
     def open_store(self, stream: Stream) -> ObjectStore:
