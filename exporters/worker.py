@@ -238,6 +238,12 @@ def _state_after(error: AuditStoreError) -> str:
 
 
 def _unexpected(error: Exception) -> AuditStoreError:
+    if isinstance(error, MemoryError):
+        return AuditStoreError(
+            "the exporter's process has no memory left",
+            hint="Give it more, or make smaller files (`--max-bytes`) with fewer `--workers`. It"
+            " is tried again by itself.",
+        )
     return AuditStoreError(
         f"unexpected failure: {type(error).__name__}",
         hint="The daemon's log has the traceback; report it. It is tried again by itself.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -155,6 +156,21 @@ class Exporter:
     def resume(self) -> None:
         """SIGCONT."""
         self._signal(signal.SIGCONT)
+
+    def limit_memory(self, spare: int) -> None:
+        """Let it have so many bytes more than it has, as `ulimit -v` counts them; it may die."""
+        self._mortal = True
+        size = psutil.Process(self.pid).memory_info().vms
+        resource.prlimit(self.pid, resource.RLIMIT_AS, (size + spare, resource.RLIM_INFINITY))
+
+    def lift_memory_limit(self) -> None:
+        """Let it have what it wants again; start it if it is dead."""
+        self._mortal = False
+        if self.running:
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.prlimit(self.pid, resource.RLIMIT_AS, unlimited)
+        else:
+            self.start()
 
     def turn_clock(self) -> None:
         """Take the next step of ``clock``."""
