@@ -161,7 +161,7 @@ def _round(
             summary = Summary(
                 stream.stream_id,
                 stream.flow_id,
-                stream.destination.url,
+                stream.url,
                 scope.level,
                 counts=counts,
                 error=error,

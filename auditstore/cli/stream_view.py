@@ -96,9 +96,9 @@ def show_list(found: Sequence[Stream]) -> None:
 
 def place(stream: Stream) -> Text:
     """The URL, with the server where it is not the cloud's own."""
-    text = plain(stream.destination.url, "cyan")
-    if stream.destination.endpoint_url:
-        text += plain(f" at {stream.destination.endpoint_url}", "dim")
+    text = plain(stream.url, "cyan")
+    if stream.endpoint_url:
+        text += plain(f" at {stream.endpoint_url}", "dim")
     return text
 
 
@@ -111,7 +111,7 @@ def show_details(details: Details) -> None:
         ("To", place(stream)),
         ("Region", stream.region),
         ("Credential", stream.credential_name or "the environment's own"
-         if stream.destination.scheme != "file" else None),
+         if not stream.url.startswith("file:") else None),
         ("Options", ", ".join(f"{k}={v}" for k, v in stream.options.items()) or None),
         ("Format", stream.format),
         ("Keys", stream.key_template),

@@ -55,6 +55,13 @@ events = Table(
     PrimaryKeyConstraint("flow_id", "event_id"),
     CheckConstraint("event_id ~ '^[0-9a-f]{24}$'", name="events_event_id_check"),
     CheckConstraint("octet_length(sha256) = 32", name="events_sha256_check"),
+    CheckConstraint("octet_length(flow_id) BETWEEN 1 AND 255", name="events_flow_id_check"),
+    CheckConstraint("octet_length(lead_id) BETWEEN 1 AND 255", name="events_lead_id_check"),
+    CheckConstraint("size_bytes = octet_length(payload::text)", name="events_size_check"),
+    CheckConstraint(
+        "strpos(payload::text, E'\\n') = 0 AND strpos(payload::text, E'\\r') = 0",
+        name="events_line_check",
+    ),
     # What sealing reads: cutting a batch never touches a payload.
     Index(
         "events_tail_idx", "flow_id", "position", postgresql_include=["size_bytes", "recorded_at"]
