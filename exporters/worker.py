@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,12 +106,16 @@ class Worker:
             return self._failed(stream_id, _unexpected(error), delivered, events)
         return Outcome(delivered, events, due_in=0.0)
 
+    def forget_others(self, stream_ids: Collection[int]) -> None:
+        """Release the stores' connections of all but these streams; none of those may work."""
+        with self._lock:
+            others = [self._stores.pop(each) for each in self._stores.keys() - stream_ids]
+        for _, store in others:
+            store.close()
+
     def close(self) -> None:
         """Release the stores' connections."""
-        with self._lock:
-            stores, self._stores = self._stores, {}
-        for _, store in stores.values():
-            store.close()
+        self.forget_others(())
 
     def _next(
         self, stream_id: int, fence: SafePosition, *, flush: bool
@@ -123,13 +127,7 @@ class Worker:
                 return None
             waiting = ledger_sql.next_undelivered(connection, stream_id)
         if waiting is None:
-            with translated(), self._engine.connect() as connection:
-                # Asking the bucket takes time, so no transaction is held open meanwhile.
-                if history.is_unchecked(connection, stream):
-                    store = self._store(connection, stream)
-                    connection.rollback()
-                    history.check(connection, stream, store)
-                    connection.commit()
+            self._check_history(stream)
             with translated(), self._engine.begin() as connection:
                 # Another worker may have sealed meanwhile. Under the stream's lock there is at
                 # most one file in flight, so no worker can come to record a later one first.
@@ -142,6 +140,14 @@ class Worker:
                         _clear_trouble(connection, stream)
                     return step
         return waiting
+
+    def _check_history(self, stream: Stream) -> None:
+        with translated(), self._engine.connect() as connection:
+            if not history.is_unchecked(connection, stream):
+                return
+            store = self._store(connection, stream)
+        with translated():
+            history.check(self._engine, stream, store)
 
     def _deliver(self, sealed: SealedFile) -> None:
         with translated(), self._engine.connect() as connection:

@@ -19,6 +19,7 @@ from auditstore.cli.logs import LogFormat, configure_logs
 from auditstore.cli.stores import store_opener
 from auditstore.errors import DatabaseUnavailable
 from exporters.daemon import Daemon, DaemonConfig
+from exporters.tasks import Lanes
 
 log = structlog.get_logger("exporter")
 
@@ -26,8 +27,6 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
 # From the signal to the end of the process, whatever hangs: uploads have 8 of these.
 _LEAVE_AFTER: Final = 9.5
-# The fence, and the jobs that keep leases and make partitions.
-_OTHER_CONNECTIONS: Final = 4
 
 
 def run_daemon(session: Session, *, workers: int, log_format: LogFormat | None) -> None:
@@ -35,13 +34,13 @@ def run_daemon(session: Session, *, workers: int, log_format: LogFormat | None) 
     settings = session.settings
     configure_logs(log_format or settings.log_format)
     stopping = _Stopping()
-    config = DaemonConfig(workers=workers, partitions=settings.partitions)
+    config = DaemonConfig(lanes=Lanes(workers=workers), partitions=settings.partitions)
     engine = database.create_engine(
         session.database_url,
         application_name="auditstore exporter",
         # Statements appear in errors without their values.
         hide_parameters=True,
-        pool_size=config.threads + _OTHER_CONNECTIONS,
+        pool_size=config.connections,
         max_overflow=0,
     )
     daemon = _started(engine, session, config, stopping)

@@ -29,14 +29,15 @@ def announce(connection: Connection, *, daemon_id: str, host: str, pid: int, ver
     )
 
 
-def report_fence(connection: Connection, *, daemon_id: str, position: int) -> None:
-    """Show the newest safe fence of a daemon to `auditstore status`."""
+def report_fence(connection: Connection, *, daemon_id: str, position: int, age: float) -> None:
+    """Show a daemon's safe position to `auditstore status`: the newest one ``age`` seconds ago."""
     connection.execute(
         text(
             "UPDATE auditstore.daemons SET fence_position = :position,"
-            " fence_at = clock_timestamp() WHERE daemon_id = :daemon_id"
+            " fence_at = clock_timestamp() - make_interval(secs => :age)"
+            " WHERE daemon_id = :daemon_id"
         ),
-        {"daemon_id": daemon_id, "position": position},
+        {"daemon_id": daemon_id, "position": position, "age": age},
     )
 
 
