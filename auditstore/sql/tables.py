@@ -129,8 +129,11 @@ streams = Table(
         "state IN ('streaming', 'retrying', 'blocked', 'halted')", name="streams_state_check"
     ),
     CheckConstraint(
-        "max_bytes > 0 AND max_events > 0 AND max_delay >= 0", name="streams_limits_check"
+        "max_bytes BETWEEN 1 AND 1073741824 AND max_events BETWEEN 1 AND 1000000"
+        " AND max_delay BETWEEN 0 AND 3600",
+        name="streams_limits_check",
     ),
+    CheckConstraint("jsonb_typeof(options) = 'object'", name="streams_options_check"),
     Index("streams_location_key", "location", unique=True, postgresql_where=text("enabled")),
     Index("streams_flow_idx", "flow_id"),
 )

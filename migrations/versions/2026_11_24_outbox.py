@@ -203,7 +203,9 @@ CREATE TABLE auditstore.streams (
     lease_until         timestamptz,
     CONSTRAINT streams_format_check CHECK (format IN ('ndjson.gz', 'json')),
     CONSTRAINT streams_state_check CHECK (state IN ('streaming', 'retrying', 'blocked', 'halted')),
-    CONSTRAINT streams_limits_check CHECK (max_bytes > 0 AND max_events > 0 AND max_delay >= 0)
+    CONSTRAINT streams_limits_check CHECK (
+        max_bytes BETWEEN 1 AND 1073741824 AND max_events BETWEEN 1 AND 1000000 AND max_delay BETWEEN 0 AND 3600),
+    CONSTRAINT streams_options_check CHECK (jsonb_typeof(options) = 'object')
 );
 CREATE UNIQUE INDEX streams_location_key ON auditstore.streams (location) WHERE enabled;
 CREATE INDEX streams_flow_idx ON auditstore.streams (flow_id);
