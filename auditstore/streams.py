@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from auditstore.destinations import Destination, parse_destination
+from auditstore.destinations import Destination, check_encryption, parse_destination
 from auditstore.errors import ConfigurationError, NotFound
 from auditstore.events import unusable_owner_id
 from auditstore.layout import (
@@ -183,6 +183,7 @@ def add(connection: Connection, new: NewStream, *, actor: str) -> Stream:
     _check_flow_id(new.flow_id)
     template = _template(new.format, new.key_template)
     _check_keys(new.format, template, destination, new.flow_id)
+    check_encryption(destination.endpoint_url, new.options)
     if new.enabled:
         _check_location(connection, destination, besides=None)
     stream_id = sql.insert_stream(
@@ -261,6 +262,10 @@ def change(
         max_events=values.get("max_events", before.limits.max_events),
         max_delay=values.get("max_delay", before.limits.max_delay),
     )
+    if values.keys() & {"endpoint_url", "options"}:
+        check_encryption(
+            values.get("endpoint_url", before.endpoint_url), values.get("options", before.options)
+        )
     if "endpoint_url" in values:
         destination = parse_destination(before.destination.url, values["endpoint_url"])
         values |= {"endpoint_url": destination.endpoint_url, "location": destination.location}

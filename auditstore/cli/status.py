@@ -11,11 +11,11 @@ import click
 from rich.text import Text
 from sqlalchemy import Connection
 
-from auditstore import streams
+from auditstore import database, streams, transport
 from auditstore.cli import stream_view
 from auditstore.cli.context import Session
 from auditstore.cli.daemons import is_alive
-from auditstore.cli.display import Column, Row, heading, listing, plain, show, write_json
+from auditstore.cli.display import Column, Row, heading, listing, note, plain, show, write_json
 from auditstore.cli.options import json_option
 from auditstore.cli.wording import age, ago, number
 from auditstore.ledger import LedgerFile
@@ -59,6 +59,8 @@ def status(session: Session, *, as_json: bool) -> None:
     """How far each stream is, and what holds it up."""
     with session.reading() as connection:
         seen = overview(connection)
+    if weak := transport.weakness(database.database_url(session.database_url)):
+        note(weak[0].upper() + weak[1:])
     if as_json:
         write_json(_as_json(seen))
     else:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from auditstore.cli.display import Column, Row, heading, listing, pairs, plain, show
 from auditstore.cli.wording import age, ago, number, size, utc
+from auditstore.destinations import INSECURE_HTTP
 from auditstore.sql import streams as sql
 from auditstore.streams import Limits, Stream
 
@@ -99,6 +100,8 @@ def place(stream: Stream) -> Text:
     text = plain(stream.url, "cyan")
     if stream.endpoint_url:
         text += plain(f" at {stream.endpoint_url}", "dim")
+    if INSECURE_HTTP in stream.options:
+        text += plain(" (may go unencrypted)", "yellow")
     return text
 
 

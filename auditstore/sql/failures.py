@@ -44,6 +44,8 @@ def translate(error: BaseException | None) -> AuditStoreError:
     login = state.startswith(_LOGIN) or (
         not state and ("authentication failed" in first or "does not exist" in first)
     )
+    if not state and (protection := _protection(str(error), first)):
+        return protection
     if state in _DENIED:
         return DatabaseRefused(
             f"the database says no: {first}",
@@ -72,3 +74,25 @@ def translate(error: BaseException | None) -> AuditStoreError:
     return DatabaseRefused(
         f"the database refused: {first}", hint="The server's log says more; see the cause above."
     )
+
+
+# What libpq and OpenSSL say when encryption fails. None of it passes by itself.
+_UNTRUSTED: Final = ("certificate verify failed", "does not match host name", "root certificate")
+
+
+def _protection(said: str, first: str) -> DatabaseRefused | None:
+    """Why an encrypted connection did not come about, if that is what happened."""
+    if any(words in said for words in _UNTRUSTED):
+        return DatabaseRefused(
+            f"the database server's certificate is not trusted: {first}",
+            hint="Name its authority with ?sslrootcert=FILE in AUDITSTORE_DATABASE_URL, and the "
+            "server by a name that its certificate has. To go without checking, ask for it: "
+            "?sslmode=require.",
+        )
+    if "does not support SSL" in said:
+        return DatabaseRefused(
+            f"the database server does not offer encryption: {first}",
+            hint="Turn it on there (ssl = on, and a certificate). To go without, in a network "
+            "that nobody else can reach, ask for it: ?sslmode=disable in AUDITSTORE_DATABASE_URL.",
+        )
+    return None

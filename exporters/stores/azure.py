@@ -29,9 +29,14 @@ from exporters.stores.redaction import redacted
 _SDK_ERRORS = (AzureError, AttributeError, TypeError, ValueError)
 
 
-def open_azure(destination: Destination, *, secret: Mapping[str, str] | None) -> AzureStore:
+def open_azure(
+    destination: Destination,
+    *,
+    secret: Mapping[str, str] | None,
+    options: Mapping[str, str] | None = None,
+) -> AzureStore:
     """The store of an Azure destination, with the limits that the exporter uses."""
-    client = container_client(destination, secret=secret)
+    client = container_client(destination, secret=secret, options=options)
     return AzureStore(client, destination, secrets=_secret_parts(secret or {}))
 
 
