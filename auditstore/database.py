@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from auditstore.errors import ConfigurationError, SchemaOutdated
 from auditstore.sql import server
-from auditstore.sql.failures import translated
+from auditstore.sql.failures import leave_stale_sessions, translated
 from auditstore.sql.tables import SCHEMA
 from auditstore.transport import protected
 
@@ -48,7 +48,7 @@ def database_url(text: str) -> URL:
 
 def create_engine(text: str, *, application_name: str = "auditstore", **options: Any) -> Engine:
     """An engine for :func:`database_url`; connects lazily, checks pooled connections."""
-    return sqlalchemy.create_engine(
+    engine = sqlalchemy.create_engine(
         database_url(text),
         pool_pre_ping=True,
         connect_args={
@@ -63,6 +63,8 @@ def create_engine(text: str, *, application_name: str = "auditstore", **options:
         },
         **options,
     )
+    leave_stale_sessions(engine)
+    return engine
 
 
 def migrations_folder() -> Path:

@@ -86,6 +86,12 @@ class DatabaseUnavailable(AuditStoreError):
     code = "database-unavailable"
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The server is reachable and takes no writes; passes with a promotion or a setting."""
+
+    code = "database-read-only"
+
+
 class DatabaseRefused(AuditStoreError):
     """The server answered, and what it answered needs an operator."""
 

@@ -137,7 +137,8 @@ def _fence(daemon: Any, seen: Overview) -> str:
 
 
 def _show_writers(seen: Overview) -> None:
-    long_open = [each for each in seen.writers if (each.age or 0) >= _LONG_OPEN_S]
+    # One whose age is hidden may be the oldest of all.
+    long_open = [each for each in seen.writers if each.age is None or each.age >= _LONG_OPEN_S]
     if not long_open:
         return
     heading("Held back by")

@@ -156,6 +156,33 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     JOIN auditstore.events e
       ON e.flow_id = asked.flow_id COLLATE "C" AND e.event_id = asked.event_id COLLATE "C"
 $$;
+
+-- Who has appended and is not over. The exporter must be able to name a writer that holds it back,
+-- and may see nothing else of other sessions, which pg_read_all_stats would show it.
+CREATE FUNCTION auditstore.open_writers()
+RETURNS TABLE (virtualtransaction text, pid integer, user_name text, application text, state text,
+               prepared text, age double precision)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    -- One moment for all, or the one that is looked at last would seem older than it is.
+    WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
+    writers AS MATERIALIZED (
+        SELECT DISTINCT l.virtualtransaction, l.pid
+        FROM pg_locks l
+        WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.relation IN (SELECT relid FROM pg_partition_tree('auditstore.events')))
+    SELECT w.virtualtransaction, w.pid, a.usename, a.application_name, a.state, p.gid,
+           extract(epoch FROM m.now - coalesce(a.xact_start, p.prepared))::double precision
+    FROM moment m
+    CROSS JOIN writers w
+    LEFT JOIN pg_stat_activity a ON a.pid = w.pid
+    -- A prepared transaction has no pid; each of its savepoints has a transaction id of its own.
+    LEFT JOIN LATERAL (
+        SELECT x.gid, x.prepared
+        FROM pg_locks t JOIN pg_prepared_xacts x ON x.transaction = t.transactionid
+        WHERE w.pid IS NULL AND t.locktype = 'transactionid' AND t.virtualtransaction = w.virtualtransaction
+        LIMIT 1) p ON true
+$$;
 """
 
 STREAMS = """
@@ -314,6 +341,7 @@ REVOKE ALL ON FUNCTION auditstore.guard_file() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.last_position() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.stored_hashes(text[], text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.open_writers() FROM PUBLIC;
 """
 
 GRANTS = {
@@ -338,6 +366,7 @@ GRANTS = {
                       lease_owner, lease_until) ON auditstore.streams TO auditstore_exporter;
         GRANT INSERT, UPDATE, DELETE ON auditstore.daemons TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.last_position() TO auditstore_exporter;
+        GRANT EXECUTE ON FUNCTION auditstore.open_writers() TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) TO auditstore_exporter;
     """,
     "auditstore_reader": """

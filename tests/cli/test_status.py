@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 from support import little_exporter
 from support.commands import CommandLine
 from support.fixtures_postgres import Database
@@ -52,7 +52,7 @@ def test_daemons_are_shown_with_how_far_they_may_read(cli: CommandLine, engine: 
     append(engine, 1, 2, 3)
     little_exporter.announce(engine)
     with engine.begin() as connection:
-        leases.report_fence(connection, daemon_id="test", position=1)
+        leases.report_fence(connection, daemon_id="test", position=1, age=0.0)
     shown = cli.run("status").stdout
     assert "1 exporter running" in shown
     assert "safe to read up to position 1 (2 positions behind)" in shown
@@ -101,6 +101,29 @@ def test_the_exporters_database_role_sees_it_all(
     said, do = cli.error("stream", "set", "1", "--max-delay", "9")
     assert said.startswith("the database says no: permission denied")
     assert do == "Settings are changed by the database user that ran `auditstore migrate`."
+
+
+def test_the_exporters_database_role_sees_who_holds_it_back(
+    cli: CommandLine, database: Database, as_member: Callable[[str], None]
+) -> None:
+    """Pid, user, application and age of another user's session, though not what it runs."""
+    engine = create_engine(database.url, connect_args={"application_name": "forgetful engine"})
+    as_member("auditstore_exporter")
+    with engine.connect() as writer:
+        EventRepository().append(writer, snapshot(1))
+        pid = writer.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        writer.execute(text("SELECT pg_sleep(1.1)"))
+        (held,) = cli.json("status")["open_writers"]
+        shown = cli.run("status").stdout
+        writer.rollback()
+    engine.dispose()
+    assert (held["pid"], held["user_name"], held["application"], held["state"]) == (
+        pid, "postgres", "forgetful engine", "idle in transaction",
+    )  # fmt: skip
+    assert 60 > held["age"] > 1
+    assert held["query"] is None
+    for words in ("Held back by", str(pid), "postgres", "forgetful engine", "its query is hidden"):
+        assert words in shown, words
 
 
 def test_a_reader_sees_events_and_is_told_of_the_rest(

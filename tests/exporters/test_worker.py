@@ -429,6 +429,22 @@ def test_what_another_worker_delivers_meanwhile_is_no_lost_history(desk: Desk) -
     desk.check()
 
 
+def test_no_connection_is_held_while_the_bucket_is_listed(desk: Desk) -> None:
+    """A slow bucket is no reason for an idle-in-transaction timeout, nor to use up the pool."""
+    desk.store = store = BusyStore()
+    desk.append(2)
+    assert desk.work().delivered == 1
+    after_a_failover(desk)
+    desk.append(2)
+    held: list[int] = []
+    pool = desk.engine.pool
+    assert isinstance(pool, sa.QueuePool)
+    store.before_listing = lambda: held.append(pool.checkedout())
+    assert desk.work().delivered == 1
+    assert held == [0]
+    desk.check()
+
+
 def test_trouble_that_is_mended_ends_though_nothing_waits(desk: Desk) -> None:
     """A bucket that may be listed again is no trouble any more, in status and metrics too."""
     desk.append(2)

@@ -64,6 +64,7 @@ MATRIX = {
     *((EXPORTER, "table", "daemons", each) for each in ("INSERT", "UPDATE", "DELETE")),
     (EXPORTER, "function", "last_position", "EXECUTE"),
     (EXPORTER, "function", "make_partitions", "EXECUTE"),
+    (EXPORTER, "function", "open_writers", "EXECUTE"),
     (READER, "table", "events", "SELECT"),
 }  # fmt: skip
 # Everything in the schema, partitions and sequences too; where nothing was ever granted, what
@@ -180,7 +181,7 @@ def test_what_runs_as_the_owner_cannot_be_led_astray(any_engine: sa.Engine) -> N
         ).all()
 
     assert loose == []
-    assert owners == ["last_position", "make_partitions", "stored_hashes"]
+    assert owners == ["last_position", "make_partitions", "open_writers", "stored_hashes"]
 
 
 # --- the writer ---------------------------------------------------------------------
@@ -213,6 +214,7 @@ def test_the_writer_reads_changes_and_numbers_nothing(any_engine: sa.Engine) -> 
         "SELECT setval('auditstore.events_position_seq', 1)",
         "SELECT last_value FROM auditstore.events_position_seq",
         "SELECT auditstore.last_position()",
+        "SELECT * FROM auditstore.open_writers()",
         "SELECT auditstore.make_partitions('day', now(), 1)",
         "SELECT ciphertext FROM auditstore.credentials",
         "SELECT name FROM auditstore.credentials",
@@ -372,6 +374,7 @@ def test_the_reader_sees_events_only(any_engine: sa.Engine) -> None:
         *(f"SELECT * FROM auditstore.{table}" for table in tables),
         "SELECT last_value FROM auditstore.events_position_seq",
         "SELECT auditstore.last_position()",
+        "SELECT * FROM auditstore.open_writers()",
         "SELECT * FROM auditstore.stored_hashes('{}', '{}')",
         "SELECT auditstore.make_partitions('day', now(), 1)",
     ):
