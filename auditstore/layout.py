@@ -26,6 +26,8 @@ DEFAULT_TEMPLATE: Final = (
 EVENT_TEMPLATE: Final = "{lead}/{event}.json"
 #: Where the events without a lead go in LeadConduit's layout. No lead id is encoded like this.
 NO_LEAD: Final = "%no-lead"
+#: What the names of files begin with that a folder has not finished.
+RESERVED_START: Final = ".tmp-"
 _LONGEST_LEAD: Final = 200
 _LEAD_START: Final = 100
 #: S3's limit and the smaller of the two clouds', in bytes of UTF-8.
@@ -49,8 +51,11 @@ def encode_part(text: str) -> str:
     """One path segment from arbitrary text.
 
     Dots at the end are encoded too: ``.`` and ``..`` lose their meaning, and Azure drops others.
+    So is the first one of a name that a folder keeps for unfinished files.
     """
     encoded = quote(text, safe="")
+    if encoded.startswith(RESERVED_START):
+        encoded = "%2E" + encoded[1:]
     bare = encoded.rstrip(".")
     return bare + "%2E" * (len(encoded) - len(bare))
 

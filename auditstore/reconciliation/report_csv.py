@@ -9,6 +9,8 @@ from typing import Final, TextIO
 from auditstore.reconciliation.findings import Finding
 from auditstore.reconciliation.summary import Summary
 
+# What a spreadsheet would take for a formula or lose at the start of a cell, and our own mark.
+_ACTIVE: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _FIELDS: Final = tuple(field.name for field in fields(Finding) if field.name != "kind")
 #: The columns, in order.
 COLUMNS: Final = ("round", "kind", "difference", *_FIELDS)
@@ -41,7 +43,17 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return writable(str(value))
+    if isinstance(value, int):
+        return str(value)
+    return inert(writable(value if isinstance(value, str) else str(value)))
+
+
+def inert(text: str) -> str:
+    """Text that no spreadsheet computes: an apostrophe goes before what could begin a formula.
+
+    One that is there already gets another, so taking one off gives back every text.
+    """
+    return "'" + text if text.startswith(_ACTIVE) else text
 
 
 def writable(text: str) -> str:

@@ -22,10 +22,11 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
+from auditstore.layout import RESERVED_START
 from auditstore.objects import NewObject, ObjectInfo, PutResult
 from exporters.stores.folder_paths import folder_below, is_folder, open_regular
 
-_TEMPORARY = ".tmp-"
+_TEMPORARY = RESERVED_START
 _CHUNK = 1024 * 1024
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EAGAIN})
 _PASSING |= {errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT}
