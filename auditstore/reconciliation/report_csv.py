@@ -20,7 +20,8 @@ class CsvReport:
     """Writes the head line at once and each finding as it comes; summaries have no place."""
 
     def __init__(self, out: TextIO) -> None:
-        self._writer = csv.writer(out, lineterminator="\n")
+        # Text is quoted throughout: a bare carriage return would begin a row for a spreadsheet.
+        self._writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._writer.writerow(COLUMNS)
 
     def finding(self, finding: Finding, comparison_round: int) -> None:
@@ -38,13 +39,13 @@ class CsvReport:
         """Nothing."""
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> str | int:
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
-        return str(value)
+        return value
     return inert(writable(value if isinstance(value, str) else str(value)))
 
 
