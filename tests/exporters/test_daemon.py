@@ -19,8 +19,10 @@ from support.site import QUICK, Site
 import exporters.daemon
 from auditstore import streams
 from auditstore.database import migrate
+from auditstore.errors import DatabaseUnavailable, TailingUnsafe
 from auditstore.sql import leases as leases_sql
-from exporters.daemon import DaemonConfig
+from auditstore.sql import partitions as partitions_sql
+from exporters.daemon import Daemon, DaemonConfig
 
 
 @pytest.fixture
@@ -266,6 +268,47 @@ def test_a_clock_set_back_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPa
         site.append(stream_id)
         site.wait(stream_id, within=5)
     assert site.stop(daemon)
+    site.check()
+
+
+def test_a_start_that_fails_leaves_no_connection_behind(site: Site) -> None:
+    """It is tried again until the cause is mended, so each try gives back what it took."""
+    engine = site.new_engine()
+    assert isinstance(engine.pool, sa.QueuePool)
+    sequence = "ALTER TABLE auditstore.events ALTER COLUMN position SET CACHE"
+    with site.engine.begin() as connection:
+        connection.execute(sa.text(f"{sequence} 20"))
+    for _ in range(3):
+        with pytest.raises(TailingUnsafe, match="CACHE 20"):
+            Daemon(engine, site.open, QUICK).start()
+        assert engine.pool.checkedout() == 0
+    with site.engine.begin() as connection:
+        connection.execute(sa.text(f"{sequence} 1"))
+    daemon = Daemon(engine, site.open, QUICK)
+    daemon.start()
+    assert daemon.stop()
+
+
+def test_partitions_that_cannot_be_made_hold_nothing_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files go out meanwhile, and it is tried again soon, not at the next upkeep."""
+    monkeypatch.setattr(exporters.daemon, "_UPKEEP_AGAIN", 0.05)
+    make, refused = partitions_sql.make_partitions, []
+
+    def busy(*arguments: Any, **named: Any) -> Any:
+        if len(refused) < 3:
+            refused.append(True)
+            raise DatabaseUnavailable("the lock was not granted", hint="Later.")
+        return make(*arguments, **named)
+
+    monkeypatch.setattr(partitions_sql, "make_partitions", busy)
+    stream_id = site.add()
+    daemon = site.start()
+    eventually(lambda: len(refused) == 3)
+    assert not daemon._waiting
+    site.append(stream_id)
+    site.wait(stream_id)
     site.check()
 
 
