@@ -17,6 +17,7 @@ from auditstore.errors import ConfigurationError, SchemaOutdated
 from auditstore.sql import server
 from auditstore.sql.failures import leave_stale_sessions, translated
 from auditstore.sql.tables import SCHEMA
+from auditstore.transport import protected
 
 #: What the partitioned outbox and its triggers need.
 MINIMUM_SERVER_VERSION: Final = 15
@@ -24,7 +25,10 @@ _DRIVERS: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 
 
 def database_url(text: str) -> URL:
-    """Parse ``postgresql://...`` (libpq's or SQLAlchemy's form) for psycopg 3."""
+    """Parse ``postgresql://...`` (libpq's or SQLAlchemy's form) for psycopg 3.
+
+    A server off this machine must prove who it is, see :mod:`auditstore.transport`.
+    """
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -39,7 +43,7 @@ def database_url(text: str) -> URL:
             f"AUDITSTORE_DATABASE_URL names {url.drivername!r}, not PostgreSQL",
             hint="Write it like postgresql://user:password@host:5432/database.",
         )
-    return url.set(drivername="postgresql+psycopg")
+    return protected(url.set(drivername="postgresql+psycopg"))
 
 
 def create_engine(text: str, *, application_name: str = "auditstore", **options: Any) -> Engine:

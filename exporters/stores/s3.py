@@ -15,6 +15,7 @@ import hashlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -217,9 +218,11 @@ class S3Store:
 
     def _keeps_conditions(self) -> bool:
         """Whether the server honours create-only writes: asked once, one thread at a time."""
-        if self._destination.is_aws:
+        # The environment or the profile may name another server than the stream does.
+        server = replace(self._destination, endpoint_url=self._client.meta.endpoint_url)
+        if server.is_aws:
             return True
-        place = (self._destination.endpoint_url or "", self._destination.bucket)
+        place = (server.endpoint_url or "", server.bucket)
         with _CONDITIONAL_LOCKS[place]:
             if place not in _CONDITIONAL:
                 _CONDITIONAL[place] = self._probe_conditions()
