@@ -46,8 +46,21 @@ def database_url(text: str) -> URL:
     return protected(url.set(drivername="postgresql+psycopg"))
 
 
-def create_engine(text: str, *, application_name: str = "auditstore", **options: Any) -> Engine:
-    """An engine for :func:`database_url`; connects lazily, checks pooled connections."""
+def create_engine(
+    text: str,
+    *,
+    application_name: str = "auditstore",
+    longest_idle: float | None = None,
+    **options: Any,
+) -> Engine:
+    """An engine for :func:`database_url`; connects lazily, checks pooled connections.
+
+    The server ends a transaction in which nothing happens for ``longest_idle`` seconds, so that
+    a process that is stopped or cut off in the midst of one does not keep its locks.
+    """
+    session = "-c timezone=UTC -c client_encoding=UTF8"
+    if longest_idle is not None:
+        session += f" -c idle_in_transaction_session_timeout={round(longest_idle * 1000)}"
     engine = sqlalchemy.create_engine(
         database_url(text),
         pool_pre_ping=True,
@@ -59,7 +72,7 @@ def create_engine(text: str, *, application_name: str = "auditstore", **options:
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
-            "options": "-c timezone=UTC -c client_encoding=UTF8",
+            "options": session,
         },
         **options,
     )

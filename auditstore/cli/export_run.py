@@ -27,6 +27,9 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
 # From the signal to the end of the process, whatever hangs: uploads have 8 of these.
 _LEAVE_AFTER: Final = 9.5
+# Sealing and recording lock the stream. A daemon that is paused, or whose machine is gone, in
+# the midst of one keeps the others from that stream for so long, and no longer.
+_LONGEST_IDLE: Final = 15.0
 
 
 def run_daemon(session: Session, *, workers: int, log_format: LogFormat | None) -> None:
@@ -40,6 +43,7 @@ def run_daemon(session: Session, *, workers: int, log_format: LogFormat | None) 
     engine = database.create_engine(
         session.database_url,
         application_name="auditstore exporter",
+        longest_idle=_LONGEST_IDLE,
         # Statements appear in errors without their values.
         hide_parameters=True,
         pool_size=config.connections,

@@ -44,6 +44,8 @@ _HINTS = {
     errno.EISDIR: "A folder lies where the key needs a file: move it away.",
     errno.ENOSPC: "The disk is full: make space. Nothing is lost meanwhile.",
     errno.EDQUOT: "The disk quota is used up: make space. Nothing is lost meanwhile.",
+    errno.EFBIG: "A file may not be that large there: raise the exporter's limit (`ulimit -f`), "
+    "or choose a smaller --max-bytes.",
     errno.EIO: "The disk answers with errors: look at the system's log.",
 }
 
