@@ -22,6 +22,7 @@ from botocore.exceptions import BotoCoreError
 from auditstore.destinations import Destination, check_encryption
 from auditstore.errors import ConfigurationError
 from exporters.stores.authorities import authorities
+from exporters.stores.s3_shared import loader
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -65,7 +66,8 @@ def s3_client(
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=READ_TIMEOUT_S if read_timeout is None else read_timeout,
                 retries={"mode": "standard", "total_max_attempts": attempts},
-                max_pool_connections=32,
+                # As many threads as the exporter may have at work on the streams that share it.
+                max_pool_connections=64,
                 tcp_keepalive=True,
                 request_checksum_calculation=checksums,
                 response_checksum_validation=checksums,
@@ -98,7 +100,7 @@ def _session(
 ) -> botocore.session.Session:
     """A session on explicit keys, an assumed role, or the environment's own chain."""
     _check_secret(secret)
-    session = botocore.session.Session()
+    session = _bare_session()
     if "access_key_id" in secret:
         session.set_credentials(
             secret["access_key_id"], secret["secret_access_key"], secret.get("session_token")
@@ -137,11 +139,17 @@ def _session(
             secret["role_arn"],
             extra_args=extra,
         )
-        assuming = botocore.session.Session()
+        assuming = _bare_session()
         assuming.register_component(
             "credential_provider", CredentialResolver([_AssumedRole(fetcher)])
         )
         return assuming
+    return session
+
+
+def _bare_session() -> botocore.session.Session:
+    session = botocore.session.Session()
+    session.register_component("data_loader", loader(session.get_config_variable("data_path")))
     return session
 
 
