@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Engine
 
-from auditstore import database
+from auditstore import database, transport
 from auditstore.cli.context import Session
 from auditstore.cli.logs import LogFormat, configure_logs
 from auditstore.cli.stores import store_opener
@@ -36,6 +36,8 @@ def run_daemon(session: Session, *, workers: int, log_format: LogFormat | None) 
     """Export until a signal; raises what an operator must mend before it can start."""
     settings = session.settings
     configure_logs(log_format or settings.log_format)
+    if weak := transport.weakness(database.database_url(session.database_url)):
+        log.warning("database connection not protected", cause=weak)
     stopping = _Stopping()
     config = DaemonConfig(lanes=Lanes(workers=workers), partitions=settings.partitions)
     engine = database.create_engine(

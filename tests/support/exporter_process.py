@@ -25,7 +25,9 @@ from sqlalchemy import Connection
 
 import exporters.daemon
 import exporters.delivery
+import exporters.stores.azure_client
 import exporters.stores.folder
+import exporters.stores.s3_session
 import exporters.worker
 from auditstore import streams
 from auditstore.cli import export_run
@@ -185,6 +187,10 @@ def main() -> None:
     fuse = Fuse(task["count"], signal.Signals[task["signal"]])
     if point:
         arm(point, fuse)
+    for name, value in task["constants"].items():
+        module, _, constant = name.rpartition(".")
+        assert hasattr(sys.modules[module], constant), name
+        setattr(sys.modules[module], constant, value)
     if task["greedy"]:
         _ignore_leases()
     if task["clock"]:
@@ -197,7 +203,8 @@ def main() -> None:
         )
         return FusedStore(store, point, fuse) if point or task["greedy"] else store
 
-    export_run.store_opener = lambda _: opener
+    if not task["vault"]:
+        export_run.store_opener = lambda _: opener
     export_run.DaemonConfig = partial(  # type: ignore[misc,assignment]  # the tests' intervals
         DaemonConfig, tick=0.02, recheck=0.05, lease_ttl=task["lease_ttl"], grace=task["grace"]
     )

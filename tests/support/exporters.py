@@ -31,6 +31,8 @@ class Exporter:
     ``clock`` are seconds by which its clock is off: at once, and at each :meth:`turn_clock`.
     A ``greedy`` one works on every stream, whoever holds its lease.
     ``shell`` is what a shell does before it becomes the exporter: ``ulimit -v 400000``.
+    ``constants`` are values in place of the modules' own, by full name. With ``vault`` it takes
+    the streams' credentials from the database, as users do, instead of ``secret``.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Exporter:
         greedy: bool = False,
         shell: str = "true",
         environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, float] | None = None,
+        vault: bool = False,
     ) -> None:
         self.log = log
         self.starts = 0
@@ -60,6 +64,7 @@ class Exporter:
             "secret": dict(secret) if secret else None, "point": point, "count": count,
             "signal": on_point, "lease_ttl": lease_ttl, "longest_idle": longest_idle,
             "grace": grace, "clock": list(clock), "greedy": greedy,
+            "constants": dict(constants or {}), "vault": vault,
         }  # fmt: skip
         # May it be found dead at the end of a test?
         self._mortal = point is not None and on_point == "SIGKILL"
@@ -127,7 +132,7 @@ class Exporter:
         """Wait for its end, however it comes; the exit code, negative for a signal."""
         assert self._process is not None
         code = self._process.wait(within)
-        self._clear_away()
+        self._let_go()
         return code
 
     def restart(self) -> Exporter:
@@ -182,9 +187,10 @@ class Exporter:
             return
         self._process.kill()
         self._process.wait()
-        self._clear_away()
+        self._let_go()
 
-    def _clear_away(self) -> None:
+    def _let_go(self) -> None:
+        """Close what leads to a process that has ended, and read its log to the end."""
         assert self._process is not None
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):

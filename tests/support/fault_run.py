@@ -37,6 +37,8 @@ from support.stores import Place, count_versions, keep_versions
 from support.writers import Writers
 
 LIMITS = Limits(max_events=30, max_bytes=40_000, max_delay=0.15)
+#: For faults that let a backlog grow: files with which exporters outrun the writers.
+LARGE = Limits(max_events=300, max_bytes=400_000, max_delay=0.15)
 FLOWS = ("flow-a", "flow-b")
 
 
@@ -242,6 +244,7 @@ class FaultRun:
             f" {figures.seconds:.1f} s in all; writers: {acts}{f'; {note}' if note else ''}"
         )
         self.engine.dispose()
+        self._writers_engine.dispose()
         shutil.rmtree(self._logs)
         return figures
 
