@@ -1,0 +1,201 @@
+"""Prometheus metrics of one exporter: counters of its own work, and how its streams stand.
+
+Counters move after the commit that they count, so none is ahead of the ledger. They are summed
+over exporters. State is shown for the streams that this exporter has leased and for no others, so
+each stream is shown once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+
+from auditstore.ledger import Delivery, SealedFile
+from auditstore.streams import Stream
+from exporters.observer import Pulse
+from exporters.readiness import Readiness
+from exporters.standing import Standing, StandingReader
+
+# As many as there are streams, and no label can take a value that a store or an event chose. Where
+# a label would multiply buckets, the kind of store has to do.
+_STREAM: Final = ("stream", "flow")
+_STATES: Final = ("streaming", "retrying", "blocked", "halted")
+_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BYTES: Final = tuple(4.0**power for power in range(5, 16))
+
+
+class Metrics:
+    """An ``Observer`` that counts, and renders what it counted."""
+
+    def __init__(self) -> None:
+        # When each series began doubles their number and is of no use with a start time.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        self._sealed_files = self._counter("sealed_files", "Files sealed by this exporter.")
+        self._sealed_events = self._counter("sealed_events", "Events in the files it sealed.")
+        self._delivered_files = self._counter(
+            "delivered_files", "Files that it recorded as delivered."
+        )
+        self._delivered_events = self._counter(
+            "delivered_events", "Events in the files that it recorded as delivered."
+        )
+        self._delivered_bytes = self._counter(
+            "delivered_bytes", "Bytes stored of the files that it recorded as delivered."
+        )
+        self._failed_tries = self._counter(
+            "failed_tries", "Tries that failed, by the state that the stream then had.", "state"
+        )
+        self._upload_seconds = Histogram(
+            "auditstore_upload_seconds", "What putting a delivered file took.",
+            ("store",), buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._file_bytes = Histogram(
+            "auditstore_file_bytes", "Bytes stored of a delivered file.",
+            ("store",), buckets=_BYTES, registry=self._registry,
+        )  # fmt: skip
+
+    def _counter(self, name: str, says: str, *labels: str) -> Counter:
+        return Counter(f"auditstore_{name}", says, (*_STREAM, *labels), registry=self._registry)
+
+    # --- the observer -----------------------------------------------------------------
+
+    def sealed(self, stream: Stream, file: SealedFile) -> None:
+        """Count a sealed file."""
+        labels = _labels(stream)
+        self._sealed_files.labels(*labels).inc()
+        self._sealed_events.labels(*labels).inc(file.event_count)
+
+    def delivered(
+        self, stream: Stream, file: SealedFile, delivery: Delivery, *, upload_seconds: float
+    ) -> None:
+        """Count a recorded file."""
+        labels, store = _labels(stream), stream.destination.scheme
+        self._delivered_files.labels(*labels).inc()
+        self._delivered_events.labels(*labels).inc(file.event_count)
+        self._delivered_bytes.labels(*labels).inc(delivery.object_bytes)
+        self._upload_seconds.labels(store).observe(upload_seconds)
+        self._file_bytes.labels(store).observe(delivery.object_bytes)
+
+    def failed(self, stream: Stream, state: str) -> None:
+        """Count a failed try."""
+        self._failed_tries.labels(*_labels(stream), state).inc()
+
+    # --- showing it -------------------------------------------------------------------
+
+    def watch(
+        self, pulse: Callable[[], Pulse | None], standing: StandingReader, readiness: Readiness
+    ) -> None:
+        """Show this state too, as it is at each scrape."""
+        self._registry.register(_State(pulse, standing, readiness))
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The page in the form that a scraper accepts, with its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+def _labels(stream: Stream) -> tuple[str, str]:
+    return str(stream.stream_id), stream.flow_id
+
+
+class _State:
+    """What is asked at each scrape."""
+
+    def __init__(
+        self, pulse: Callable[[], Pulse | None], standing: StandingReader, readiness: Readiness
+    ) -> None:
+        self._pulse = pulse
+        self._standing = standing
+        self._readiness = readiness
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must ask nobody."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric of the state."""
+        yield InfoMetricFamily(
+            "auditstore_build", "The exporter's release.", {"version": version("auditstore")}
+        )
+        standing = self._standing.latest()
+        yield _gauge("ready", "Whether /readyz says yes.", not self._readiness.judge(standing))
+        yield _gauge("database_up", "Whether the database answers.", standing.reachable)
+        if standing.last_position is not None:
+            yield _gauge(
+                "last_position",
+                "The position handed out last, the same from every exporter. Appends that were"
+                " rolled back took positions too.",
+                standing.last_position,
+            )
+        yield from self._daemon()
+        yield from _streams(standing)
+
+    def _daemon(self) -> Iterator[Metric]:
+        pulse = self._pulse()
+        if pulse is None:
+            return
+        yield _gauge("tick_age_seconds", "Since the scheduler's last tick began.", pulse.tick_age)
+        yield _gauge(
+            "fence_position", "The position up to which it may read.", pulse.fence_position
+        )
+        if pulse.fence_age is not None:
+            yield _gauge(
+                "fence_age_seconds",
+                "Since the fence's position was the newest one. It grows while a transaction"
+                " that appended stays open.",
+                pulse.fence_age,
+            )
+
+
+def _gauge(name: str, says: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"auditstore_{name}", says, float(value))
+
+
+def _streams(standing: Standing) -> Iterator[Metric]:
+    appended = CounterMetricFamily(
+        "auditstore_appended_events",
+        "Events seen to be appended for a stream while this exporter had it.", labels=_STREAM,
+    )  # fmt: skip
+    for stream_id, seen in standing.appended.items():
+        appended.add_metric((str(stream_id), seen.flow_id), seen.events)
+    yield appended
+    if not standing.reachable:
+        return
+    yield _gauge("leased_streams", "Streams that this exporter has.", len(standing.streams))
+    families = {
+        name: GaugeMetricFamily(f"auditstore_stream_{name}", says, labels=_STREAM)
+        for name, says in (
+            ("lag_events", "Events appended and not in the store yet."),
+            ("lag_seconds", "For how long the oldest of those events waits; 0 when none does."),
+            ("bound_seconds", "How long an event may wait before the stream counts as overdue."),
+        )
+    }
+    state = GaugeMetricFamily(
+        "auditstore_stream_state", "1 for the state that the stream is in.",
+        labels=(*_STREAM, "state"),
+    )  # fmt: skip
+    for each in standing.streams:
+        labels = (str(each.stream_id), each.flow_id)
+        families["lag_events"].add_metric(labels, each.lag_events)
+        families["lag_seconds"].add_metric(labels, each.lag_seconds)
+        families["bound_seconds"].add_metric(labels, each.bound)
+        for name in _STATES:
+            state.add_metric((*labels, name), float(name == each.state))
+    yield from (*families.values(), state)
