@@ -35,7 +35,8 @@ from exporters.standing import Standing, StandingReader
 # As many as there are streams, and no label can take a value that a store or an event chose. Where
 # a label would multiply buckets, the kind of store has to do.
 _STREAM: Final = ("stream", "flow")
-_STATES: Final = ("streaming", "retrying", "blocked", "halted")
+_FAILED_STATES: Final = ("retrying", "blocked", "halted")
+_STATES: Final = ("streaming", *_FAILED_STATES)
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BYTES: Final = tuple(4.0**power for power in range(5, 16))
 
@@ -62,6 +63,12 @@ class Metrics:
         self._failed_tries = self._counter(
             "failed_tries", "Tries that failed, by the state that the stream then had.", "state"
         )
+        self._plain_counters = (
+            self._sealed_files, self._sealed_events,
+            self._delivered_files, self._delivered_events, self._delivered_bytes,
+        )  # fmt: skip
+        self._begun: set[int] = set()
+        self._standing: StandingReader | None = None
         self._upload_seconds = Histogram(
             "auditstore_upload_seconds", "What putting a delivered file took.",
             ("store",), buckets=_SECONDS, registry=self._registry,
@@ -103,12 +110,28 @@ class Metrics:
         self, pulse: Callable[[], Pulse | None], standing: StandingReader, readiness: Readiness
     ) -> None:
         """Show this state too, as it is at each scrape."""
+        self._standing = standing
         self._registry.register(_State(pulse, standing, readiness))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page in the form that a scraper accepts, with its content type."""
+        if self._standing is not None:
+            self._begin_at_nothing(self._standing.latest())
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
+
+
+    def _begin_at_nothing(self, standing: Standing) -> None:
+        """Show a stream's counters before they move: a rate needs a sample to begin from."""
+        for each in standing.streams:
+            if each.stream_id in self._begun:
+                continue
+            labels = (str(each.stream_id), each.flow_id)
+            for counter in self._plain_counters:
+                counter.labels(*labels)
+            for state in _FAILED_STATES:
+                self._failed_tries.labels(*labels, state)
+            self._begun.add(each.stream_id)
 
 
 def _labels(stream: Stream) -> tuple[str, str]:

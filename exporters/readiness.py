@@ -64,7 +64,14 @@ class Readiness:
             found.append(Reason(
                 "database", "the database does not answer; the exporter's log says why"
             ))  # fmt: skip
-        return found + _overdue([each for each in standing.streams if each.overdue])
+        overdue = [each for each in standing.streams if each.overdue]
+        if overdue and pulse is not None and (pulse.fence_age or 0.0) > self._standstill:
+            found.append(Reason(
+                "held-back",
+                "an open transaction that appended holds every stream back, for"
+                f" {_seconds(pulse.fence_age or 0.0)}; `auditstore status` names it",
+            ))  # fmt: skip
+        return found + _overdue(overdue)
 
 
 def _overdue(streams: list[StreamStanding]) -> list[Reason]:
