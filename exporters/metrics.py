@@ -7,8 +7,7 @@ each stream is shown once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
+from collections.abc import Callable
 from typing import Final
 
 from prometheus_client import (
@@ -18,12 +17,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
 from prometheus_client.exposition import choose_encoder
 
 from auditstore.ledger import Delivery, SealedFile
@@ -31,12 +24,10 @@ from auditstore.streams import Stream
 from exporters.observer import Pulse
 from exporters.readiness import Readiness
 from exporters.standing import Standing, StandingReader
+from exporters.state_metrics import STATES, STREAM_LABELS, StateCollector
 
 # As many as there are streams, and no label can take a value that a store or an event chose. Where
 # a label would multiply buckets, the kind of store has to do.
-_STREAM: Final = ("stream", "flow")
-_FAILED_STATES: Final = ("retrying", "blocked", "halted")
-_STATES: Final = ("streaming", *_FAILED_STATES)
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BYTES: Final = tuple(4.0**power for power in range(5, 16))
 
@@ -79,7 +70,9 @@ class Metrics:
         )  # fmt: skip
 
     def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(f"auditstore_{name}", says, (*_STREAM, *labels), registry=self._registry)
+        return Counter(
+            f"auditstore_{name}", says, (*STREAM_LABELS, *labels), registry=self._registry
+        )
 
     # --- the observer -----------------------------------------------------------------
 
@@ -111,7 +104,7 @@ class Metrics:
     ) -> None:
         """Show this state too, as it is at each scrape."""
         self._standing = standing
-        self._registry.register(_State(pulse, standing, readiness))
+        self._registry.register(StateCollector(pulse, standing, readiness))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The page in the form that a scraper accepts, with its content type."""
@@ -119,7 +112,6 @@ class Metrics:
             self._begin_at_nothing(self._standing.latest())
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
-
 
     def _begin_at_nothing(self, standing: Standing) -> None:
         """Show a stream's counters before they move: a rate needs a sample to begin from."""
@@ -129,96 +121,10 @@ class Metrics:
             labels = (str(each.stream_id), each.flow_id)
             for counter in self._plain_counters:
                 counter.labels(*labels)
-            for state in _FAILED_STATES:
+            for state in STATES[1:]:
                 self._failed_tries.labels(*labels, state)
             self._begun.add(each.stream_id)
 
 
 def _labels(stream: Stream) -> tuple[str, str]:
     return str(stream.stream_id), stream.flow_id
-
-
-class _State:
-    """What is asked at each scrape."""
-
-    def __init__(
-        self, pulse: Callable[[], Pulse | None], standing: StandingReader, readiness: Readiness
-    ) -> None:
-        self._pulse = pulse
-        self._standing = standing
-        self._readiness = readiness
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must ask nobody."""
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        """Every metric of the state."""
-        yield InfoMetricFamily(
-            "auditstore_build", "The exporter's release.", {"version": version("auditstore")}
-        )
-        standing = self._standing.latest()
-        yield _gauge("ready", "Whether /readyz says yes.", not self._readiness.judge(standing))
-        yield _gauge("database_up", "Whether the database answers.", standing.reachable)
-        if standing.last_position is not None:
-            yield _gauge(
-                "last_position",
-                "The position handed out last, the same from every exporter. Appends that were"
-                " rolled back took positions too.",
-                standing.last_position,
-            )
-        yield from self._daemon()
-        yield from _streams(standing)
-
-    def _daemon(self) -> Iterator[Metric]:
-        pulse = self._pulse()
-        if pulse is None:
-            return
-        yield _gauge("tick_age_seconds", "Since the scheduler's last tick began.", pulse.tick_age)
-        yield _gauge(
-            "fence_position", "The position up to which it may read.", pulse.fence_position
-        )
-        if pulse.fence_age is not None:
-            yield _gauge(
-                "fence_age_seconds",
-                "Since the fence's position was the newest one. It grows while a transaction"
-                " that appended stays open.",
-                pulse.fence_age,
-            )
-
-
-def _gauge(name: str, says: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"auditstore_{name}", says, float(value))
-
-
-def _streams(standing: Standing) -> Iterator[Metric]:
-    appended = CounterMetricFamily(
-        "auditstore_appended_events",
-        "Events seen to be appended for a stream while this exporter had it.", labels=_STREAM,
-    )  # fmt: skip
-    for stream_id, seen in standing.appended.items():
-        appended.add_metric((str(stream_id), seen.flow_id), seen.events)
-    yield appended
-    if not standing.reachable:
-        return
-    yield _gauge("leased_streams", "Streams that this exporter has.", len(standing.streams))
-    families = {
-        name: GaugeMetricFamily(f"auditstore_stream_{name}", says, labels=_STREAM)
-        for name, says in (
-            ("lag_events", "Events appended and not in the store yet."),
-            ("lag_seconds", "For how long the oldest of those events waits; 0 when none does."),
-            ("bound_seconds", "How long an event may wait before the stream counts as overdue."),
-        )
-    }
-    state = GaugeMetricFamily(
-        "auditstore_stream_state", "1 for the state that the stream is in.",
-        labels=(*_STREAM, "state"),
-    )  # fmt: skip
-    for each in standing.streams:
-        labels = (str(each.stream_id), each.flow_id)
-        families["lag_events"].add_metric(labels, each.lag_events)
-        families["lag_seconds"].add_metric(labels, each.lag_seconds)
-        families["bound_seconds"].add_metric(labels, each.bound)
-        for name in _STATES:
-            state.add_metric((*labels, name), float(name == each.state))
-    yield from (*families.values(), state)

@@ -10,21 +10,24 @@ from auditstore.settings import ListenAddress
 from exporters.listener import Listener
 from exporters.metrics import Metrics
 from exporters.observer import Observer, Pulse
-from exporters.readiness import Readiness
+from exporters.readiness import STANDSTILL, Readiness
 from exporters.standing import StandingReader
 
 
 class Monitor:
     """Listens at once, before there is a daemon; ConfigurationError where it cannot.
 
-    ``engine`` is its own, one connection wide.
+    ``engine`` is its own, one connection wide. Without a tick for ``standstill`` seconds the
+    daemon is not ready.
     """
 
-    def __init__(self, address: ListenAddress, engine: Engine) -> None:
+    def __init__(
+        self, address: ListenAddress, engine: Engine, *, standstill: float = STANDSTILL
+    ) -> None:
         self._engine = engine
         self._pulse_of: Callable[[], Pulse] | None = None
         standing = StandingReader(engine, self._pulse)
-        self._readiness = Readiness(self._pulse, standing)
+        self._readiness = Readiness(self._pulse, standing, standstill=standstill)
         self._metrics = Metrics()
         self._metrics.watch(self._pulse, standing, self._readiness)
         self._listener = Listener(address, self._metrics.render, self._readiness.reasons)

@@ -14,7 +14,7 @@ from exporters.observer import Pulse
 from exporters.standing import Standing, StandingReader, StreamStanding
 
 # Ticks come ten times a second; a slow database may make one long.
-_STANDSTILL: Final = 10.0
+STANDSTILL: Final = 10.0
 # A thousand streams can be overdue at once, for one reason.
 _NAMED: Final = 10
 
@@ -36,7 +36,7 @@ class Readiness:
         pulse: Callable[[], Pulse | None],
         standing: StandingReader,
         *,
-        standstill: float = _STANDSTILL,
+        standstill: float = STANDSTILL,
     ) -> None:
         self._pulse = pulse
         self._standing = standing

@@ -130,10 +130,10 @@ class StandingReader:
             last_position = streams_sql.last_position(connection)
             if pulse is None:
                 return Standing(reachable=True, last_position=last_position)
-            if pulse.run != self._run:
+            if self._run not in ("", pulse.run):
                 # Positions that a crash took back are handed out again.
-                self._run = pulse.run
                 self._counted.clear()
+            self._run = pulse.run
             rows = sql.own_streams(
                 connection, daemon_id=pulse.daemon_id, fence=pulse.fence_position,
                 known={stream_id: each.mark for stream_id, each in self._counted.items()},
