@@ -29,7 +29,6 @@ from auditstore.database import check_schema
 from auditstore.errors import AuditStoreError
 from auditstore.settings import PartitionPeriod
 from auditstore.sql import events as events_sql
-from auditstore.sql import fence as fence_sql
 from auditstore.sql import leases as leases_sql
 from auditstore.sql import partitions as partitions_sql
 from auditstore.sql import server
@@ -44,10 +43,6 @@ log = structlog.get_logger("exporter")
 # How far ahead partitions are made, in periods: a daemon may be away for most of that time.
 _PERIODS_AHEAD: Final[dict[PartitionPeriod, int]] = {"month": 3, "day": 15}
 _UPKEEP_AGAIN: Final = 30.0
-# Writers are named when the fence stood still for so long, not again for a while, and not all.
-_LONG_HELD: Final = 10.0
-_NAME_AGAIN: Final = 60.0
-_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +99,7 @@ class Daemon:
         self._jobs_over = threading.Condition()
         self._fence: Fence | None = None
         self._fence_connection: Connection | None = None
-        self._named_at = float("-inf")
-        self._waiting = False
+        self._waiting_for: str | None = None
         self._away_until = 0.0
         self._ticked_at = monotonic()
         self._threads = ThreadPoolExecutor(self._config.lanes.threads, thread_name_prefix="stream")
@@ -190,7 +184,7 @@ class Daemon:
         return beating
 
     def _guard(self, job: Callable[[], None]) -> Callable[[], None]:
-        """A job that waits while the database is in trouble, and says so once."""
+        """A job that waits while the database is in trouble, and says once what the matter is."""
 
         def guarded() -> None:
             if self._monotonic() < self._away_until or not self._begin_job():
@@ -199,12 +193,12 @@ class Daemon:
                 job()
             except AuditStoreError as error:
                 self._away_until = self._monotonic() + 1.0
-                if not self._waiting:
-                    self._waiting = True
+                if self._waiting_for != error.code:
+                    self._waiting_for = error.code
                     log.warning("waiting", code=error.code, cause=error.message, hint=error.hint)
             else:
-                if self._waiting:
-                    self._waiting = False
+                if self._waiting_for is not None:
+                    self._waiting_for = None
                     log.info("going on")
             finally:
                 self._end_job()
@@ -267,7 +261,6 @@ class Daemon:
                 leases_sql.report_fence(
                     connection, daemon_id=self.daemon_id, position=fence.position, age=fence.age
                 )
-                self._name_writers(connection, fence.age)
             held = leases_sql.renew(connection, daemon_id=self.daemon_id, ttl=ttl)
             enabled = streams.find(connection, enabled=True)
             share = -(-len(enabled) // max(1, leases_sql.live_daemons(connection, ttl=ttl)))
@@ -282,21 +275,6 @@ class Daemon:
         self._leased_until = asked_at + ttl
         kept = self._tasks.keep(stream for stream in enabled if stream.stream_id in held)
         self._worker.forget_others(kept)
-
-    def _name_writers(self, connection: Connection, age: float) -> None:
-        """Say once a minute who keeps the newest events from being delivered."""
-        if age < _LONG_HELD or self._monotonic() < self._named_at + _NAME_AGAIN:
-            return
-        self._named_at = self._monotonic()
-        for writer in fence_sql.open_writers(connection)[:_NAMED]:
-            log.warning(
-                "held back by an open transaction", seconds=round(age, 1), pid=writer.pid,
-                user=writer.user_name, application=writer.application, state=writer.state,
-                prepared=writer.prepared,
-                open_for=None if writer.age is None else round(writer.age, 1),
-                hint="What was appended after it began is delivered when it is over. End it, and"
-                " set idle_in_transaction_session_timeout for flow engines.",
-            )  # fmt: skip
 
     def _make_partitions(self) -> None:
         period = self._config.partitions

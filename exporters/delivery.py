@@ -23,6 +23,7 @@ from auditstore.sql import events as events_sql
 from auditstore.sql import ledger as ledger_sql
 from auditstore.sql import server
 from auditstore.streams import Stream
+from exporters import history
 from exporters.encoding import Rendering, decompress, render_events, render_file
 
 # Objects of one file in flight at a time, in the layout of one object an event.
@@ -57,10 +58,16 @@ def put(rendering: Rendering, sealed: SealedFile, store: ObjectStore) -> Deliver
 def record(connection: Connection, sealed: SealedFile, delivery: Delivery) -> bool:
     """Record a delivery, in the caller's transaction and in order of sequence.
 
-    Returns False when another worker has recorded the same one meanwhile.
+    Returns False when another worker has recorded the same one meanwhile. Raises HistoryLost
+    when the ledger lacks what was sealed, as after a failover during the upload.
     """
     ledger_sql.insist_on_durable_commit(connection)
     stream = streams.get(connection, sealed.stream_id, lock=True)
+    known = ledger_sql.one_file(connection, sealed.stream_id, sealed.sequence)
+    if known is None or known.sealed != sealed:
+        raise history.lost(
+            stream, f"{sealed.object_key} was sealed and stored, but the ledger lacks it"
+        )
     if stream.delivered_sequence >= sealed.sequence:
         return False
     if stream.delivered_sequence != sealed.sequence - 1:

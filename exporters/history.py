@@ -54,7 +54,7 @@ def _is_other_history(stream: Stream, current: dict[str, str]) -> bool:
 def _check_positions(connection: Connection, stream: Stream) -> None:
     last = streams_sql.last_position(connection)
     if last < stream.sealed_position:
-        raise _lost(
+        raise lost(
             stream,
             f"the outbox has handed out positions up to {last}, but {stream.sealed_position}"
             " was exported",
@@ -83,7 +83,7 @@ def _check_bucket(engine: Engine, stream: Stream, store: ObjectStore, *, moved: 
                     if match and not _is_known(
                         connection, stream_id, int(match["sequence"]), info.key
                     ):
-                        raise _lost(
+                        raise lost(
                             stream, f"the destination holds {info.key}, which the ledger lacks"
                         )
     except StoreRefused:
@@ -99,7 +99,8 @@ def _is_known(connection: Connection, stream_id: int, sequence: int, key: str) -
     return file is not None and file.sealed.object_key == key
 
 
-def _lost(stream: Stream, found: str) -> HistoryLost:
+def lost(stream: Stream, found: str) -> HistoryLost:
+    """What to raise when ``found`` shows that the database went back in time."""
     return HistoryLost(
         f"the database's history is not the one that was exported: {found}",
         hint="A failover or a restored backup has lost committed events. Append them again"

@@ -19,8 +19,11 @@ from support.site import QUICK, Site
 import exporters.daemon
 from auditstore import streams
 from auditstore.database import migrate
+from auditstore.errors import DatabaseUnavailable, TailingUnsafe
 from auditstore.sql import leases as leases_sql
-from exporters.daemon import DaemonConfig
+from auditstore.sql import partitions as partitions_sql
+from exporters import worker
+from exporters.daemon import Daemon, DaemonConfig
 
 
 @pytest.fixture
@@ -101,6 +104,31 @@ def test_a_blocked_stream_goes_on_as_soon_as_it_is_changed(site: Site, act: str)
         site.change(streams.resume, stream_id)
     assert site.wait(stream_id) < QUICK.lease_ttl
     assert site.stream(stream_id).status.state == "streaming"
+    site.check()
+
+
+def test_a_blocked_stream_tries_again_by_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every half minute, shortened here; once the cause is gone it goes on, with nobody's help."""
+    assert worker._BLOCKED_RETRY == 30.0
+    monkeypatch.setattr(worker, "_BLOCKED_RETRY", 0.5)
+    stream_id = site.add()
+    store = site.stores[stream_id]
+    store.trouble = DENIED
+    site.start()
+    site.append(stream_id, 2)
+    eventually(lambda: site.stream(stream_id).status.attempts >= 3)
+    assert site.stream(stream_id).status.state == "blocked"
+    store.trouble = None
+    site.wait(stream_id)
+    assert site.stream(stream_id).status.state == "streaming"
+    with site.engine.connect() as connection:
+        changes = streams.state_changes(connection, stream_id, limit=10)
+    assert [(each.from_state, each.to_state) for each in changes] == [
+        ("blocked", "streaming"), ("streaming", "blocked"), ("disabled", "streaming"),
+    ]  # fmt: skip
+    assert changes[0].attempts >= 3
     site.check()
 
 
@@ -189,7 +217,7 @@ def test_the_database_is_restarted_under_it(restartable_cluster: Cluster) -> Non
     site.append(stream_id, 3)
     site.wait(stream_id)
     restartable_cluster.stop("immediate")
-    eventually(lambda: daemon._waiting, what="the daemon notices")
+    eventually(lambda: daemon._waiting_for, what="the daemon notices")
     restartable_cluster.start()
     site.append(stream_id, 3)
     site.wait(stream_id, within=20)
@@ -266,6 +294,47 @@ def test_a_clock_set_back_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPa
         site.append(stream_id)
         site.wait(stream_id, within=5)
     assert site.stop(daemon)
+    site.check()
+
+
+def test_a_start_that_fails_leaves_no_connection_behind(site: Site) -> None:
+    """It is tried again until the cause is mended, so each try gives back what it took."""
+    engine = site.new_engine()
+    assert isinstance(engine.pool, sa.QueuePool)
+    sequence = "ALTER TABLE auditstore.events ALTER COLUMN position SET CACHE"
+    with site.engine.begin() as connection:
+        connection.execute(sa.text(f"{sequence} 20"))
+    for _ in range(3):
+        with pytest.raises(TailingUnsafe, match="CACHE 20"):
+            Daemon(engine, site.open, QUICK).start()
+        assert engine.pool.checkedout() == 0
+    with site.engine.begin() as connection:
+        connection.execute(sa.text(f"{sequence} 1"))
+    daemon = Daemon(engine, site.open, QUICK)
+    daemon.start()
+    assert daemon.stop()
+
+
+def test_partitions_that_cannot_be_made_hold_nothing_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files go out meanwhile, and it is tried again soon, not at the next upkeep."""
+    monkeypatch.setattr(exporters.daemon, "_UPKEEP_AGAIN", 0.05)
+    make, refused = partitions_sql.make_partitions, []
+
+    def busy(*arguments: Any, **named: Any) -> Any:
+        if len(refused) < 3:
+            refused.append(True)
+            raise DatabaseUnavailable("the lock was not granted", hint="Later.")
+        return make(*arguments, **named)
+
+    monkeypatch.setattr(partitions_sql, "make_partitions", busy)
+    stream_id = site.add()
+    daemon = site.start()
+    eventually(lambda: len(refused) == 3)
+    assert daemon._waiting_for is None
+    site.append(stream_id)
+    site.wait(stream_id)
     site.check()
 
 
