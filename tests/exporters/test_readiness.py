@@ -182,7 +182,7 @@ def test_clients_that_hang_are_bounded(watched: Watched) -> None:
     idle = [socket.create_connection((host, int(port))) for _ in range(40)]
     try:
         # Those beyond the room are sent away at once, with nothing.
-        eventually(lambda: len(select.select(idle, [], [], 0)[0]) == 40 - 16)
+        eventually(lambda: len(select.select(idle, [], [], 0)[0]) >= 40 - 16)
     finally:
         for each in idle:
             each.close()
