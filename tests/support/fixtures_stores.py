@@ -11,6 +11,7 @@ import pytest
 from auditstore.destinations import Destination
 from auditstore.objects import ObjectStore
 from support.azurite import Azurite, running_azurite
+from support.fault_proxy import FaultProxy, running_fault_proxy
 from support.stores import (
     S3_SECRET,
     Place,
@@ -99,3 +100,17 @@ def unused_port() -> Iterator[int]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield int(bound.getsockname()[1])
+
+
+@pytest.fixture
+def s3_proxy(moto_server: str) -> Iterator[FaultProxy]:
+    """A proxy of the test's own in front of the S3 server."""
+    with running_fault_proxy(moto_server, "s3") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def azure_proxy(azurite_server: Azurite) -> Iterator[FaultProxy]:
+    """A proxy of the test's own in front of Azurite."""
+    with running_fault_proxy(azurite_server.account_url, "azure") as proxy:
+        yield proxy
