@@ -53,7 +53,9 @@ def place_of(proxy: FaultProxy, request: pytest.FixtureRequest) -> Place:
 
 def test_bytes_pass_unchanged_both_ways() -> None:
     """What the server gets and what the client gets are the bytes that were sent."""
-    question = b"PUT /b/k%20x?y=1 HTTP/1.1\r\nHoSt: a.Name\r\nContent-Length: 3\r\nX:  odd \r\n\r\nabc"
+    question = (
+        b"PUT /b/k%20x?y=1 HTTP/1.1\r\nHoSt: a.Name\r\nContent-Length: 3\r\nX:  odd \r\n\r\nabc"
+    )
     answer = b"HTTP/1.1 299 Fine\r\nOdd:   one\r\nodd: two\r\nContent-Length: 2\r\n\r\nok"
     arrived: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -80,7 +82,9 @@ def test_a_store_works_through_it(direct: ObjectStore, through: ObjectStore) -> 
     assert not through.put_if_absent(new_object(KEY, b"other")).created
     assert read_all(through, KEY) == read_all(direct, KEY) == body
     assert through.head(KEY) == direct.head(KEY)
-    assert sorted(i.key for i in through.list("some/")) == sorted(i.key for i in direct.list("some/"))
+    assert sorted(i.key for i in through.list("some/")) == sorted(
+        i.key for i in direct.list("some/")
+    )
 
 
 @pytest.mark.parametrize(
