@@ -34,23 +34,25 @@ class Fault:
     becomes of it on the way in: ``cut`` loses the connection within the body, on both sides;
     ``corrupt`` changes a byte of it; ``lost`` never arrives; ``late`` arrives when the rule is
     lifted, whatever became of the client. ``answer`` is what becomes of the way back:
-    ``never`` comes, ``cut`` is a reset in its place, ``half`` ends in the middle, in order.
-    ``without`` is a header that the server does not get to see.
+    ``never`` comes, ``cut`` is a reset in its place, ``torn`` ends before it tells a status,
+    ``clipped`` after its first line, ``half`` in the middle of its body. ``without`` is a header
+    that the server does not get to see.
     """
 
     status: int = 0
     code: str = ""
     message: str = "the server's own words"
     request: Literal["whole", "cut", "corrupt", "lost", "late"] = "whole"
-    answer: Literal["whole", "never", "cut", "half"] = "whole"
+    answer: Literal["whole", "never", "cut", "torn", "clipped", "half"] = "whole"
     without: str = ""
 
 
 class Rule:
     """Requests with this ``method`` whose path has ``key`` in it meet the fault.
 
-    At most ``count`` of them, or all until it is lifted; ``having`` is a text that their head
-    must hold, ``lacking`` one that it must not. ``hits`` counts them.
+    ``method`` and ``key`` are patterns. At most ``count`` of them, or all until it is lifted;
+    ``having`` is a text that their head must hold, ``lacking`` one that it must not, both in
+    lower case. ``hits`` counts them.
     """
 
     def __init__(
@@ -259,17 +261,26 @@ class Exchange:
     # --- the way back ---------------------------------------------------------------
 
     def _answer(self, fault: Fault, body: bytes) -> Message:
-        if fault.request == "corrupt" and self._proxy.dialect == "s3" and not self._is_intact(body):
-            # Amazon checks what it gets; the server behind this proxy does not.
-            fault = replace(fault, status=400, code="BadDigest")
+        if fault.request == "corrupt" and not self._is_intact(body):
+            # The clouds check what they get. moto does not, and Azurite has a code of its own.
+            code = "BadDigest" if self._proxy.dialect == "s3" else "Md5Mismatch"
+            fault = replace(fault, status=400, code=code)
         if fault.status:
             return self._refusal(fault)
         return self._ask(self.head.without(fault.without.lower()), body)
 
     def _is_intact(self, body: bytes) -> bool:
-        """Whether the body has the SHA-256 that was sent with it, if any was."""
-        sent = self.head.fields.get("x-amz-checksum-sha256")
-        return sent is None or base64.b64decode(sent) == hashlib.sha256(body).digest()
+        """Whether the body has the digests that were sent with it, if any were."""
+        digests = {
+            "x-amz-checksum-sha256": hashlib.sha256(body),
+            "content-md5": hashlib.md5(body, usedforsecurity=False),
+        }
+        sent = {name: self.head.fields.get(name) for name in digests}
+        return all(
+            base64.b64decode(value) == digests[name].digest()
+            for name, value in sent.items()
+            if value is not None
+        )
 
     def _refusal(self, fault: Fault) -> Message:
         body = (
@@ -287,11 +298,14 @@ class Exchange:
         if fault.answer == "cut":
             fault_wire.reset(self._client)
             return False
-        if fault.answer == "half":
-            # Within the body where there is one, else within the head.
-            whole = answer.body or answer.head
-            before = answer.head if answer.body else b""
-            self._client.sendall(before + whole[: len(whole) // 2])
+        if fault.answer in {"torn", "clipped", "half"}:
+            start, end, _ = answer.head.partition(b"\r\n")
+            parts = {
+                "torn": start[:7],
+                "clipped": start + end,
+                "half": answer.head + answer.body[: len(answer.body) // 2],
+            }
+            self._client.sendall(parts[fault.answer])
             return False
         self._client.sendall(answer.head + answer.body)
         self.told = int(answer.head.split()[1])
@@ -308,9 +322,7 @@ class Exchange:
 
 
 @contextmanager
-def running_fault_proxy(
-    upstream_url: str, dialect: Literal["s3", "azure"]
-) -> Iterator[FaultProxy]:
+def running_fault_proxy(upstream_url: str, dialect: Literal["s3", "azure"]) -> Iterator[FaultProxy]:
     """A proxy in front of ``upstream_url``."""
     proxy = FaultProxy(upstream_url, dialect)
     with ExitStack() as stack:
