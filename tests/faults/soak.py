@@ -251,7 +251,8 @@ def soak_round(servers: Servers, seed: int, total: Total, *, steps: int = _STEPS
         a_place(servers, kind, Path(folder)) as (place, reached, proxy),
     ):
         run = FaultRun(
-            url, place, exporters=chance.choice([2, 2, 3]), limits=LARGE, pace=0.3, seed=seed, secret=reached.secret,
+            url, place, exporters=chance.choice([2, 2, 3]), limits=LARGE, pace=0.3, seed=seed,
+            secret=reached.secret,
             destination=reached.destination, exporter={"constants": _SHORT_LIMITS},
         )  # fmt: skip
         stage = Stage(servers.cluster, proxy, run)
