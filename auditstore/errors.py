@@ -27,6 +27,12 @@ class ConfigurationError(AuditStoreError):
     code = "configuration"
 
 
+class CredentialRefused(AuditStoreError):
+    """A new secret that does not work wherever it would be used; the old one stays in force."""
+
+    code = "credential-refused"
+
+
 class NotFound(AuditStoreError):
     """A stream, credential or event that is not there."""
 

@@ -97,7 +97,7 @@ class Daemon:
         self._jobs_over = threading.Condition()
         self._fence: Fence | None = None
         self._fence_connection: Connection | None = None
-        self._waiting = False
+        self._waiting_for: str | None = None
         self._away_until = 0.0
         self._threads = ThreadPoolExecutor(self._config.lanes.threads, thread_name_prefix="stream")
         self._uploads: set[Future[None]] = set()
@@ -159,7 +159,7 @@ class Daemon:
     # --- the scheduler's jobs -------------------------------------------------------
 
     def _guard(self, job: Callable[[], None]) -> Callable[[], None]:
-        """A job that waits while the database is in trouble, and says so once."""
+        """A job that waits while the database is in trouble, and says once what the matter is."""
 
         def guarded() -> None:
             if self._monotonic() < self._away_until or not self._begin_job():
@@ -168,12 +168,12 @@ class Daemon:
                 job()
             except AuditStoreError as error:
                 self._away_until = self._monotonic() + 1.0
-                if not self._waiting:
-                    self._waiting = True
+                if self._waiting_for != error.code:
+                    self._waiting_for = error.code
                     log.warning("waiting", code=error.code, cause=error.message, hint=error.hint)
             else:
-                if self._waiting:
-                    self._waiting = False
+                if self._waiting_for is not None:
+                    self._waiting_for = None
                     log.info("going on")
             finally:
                 self._end_job()

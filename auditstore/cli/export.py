@@ -68,7 +68,7 @@ def once(ctx: click.Context, /, *, stream_ids: tuple[int, ...], as_json: bool) -
             "streams": [
                 {
                     "stream_id": stream.stream_id, "flow_id": stream.flow_id,
-                    "url": stream.destination.url, "files": outcome.delivered,
+                    "url": stream.url, "files": outcome.delivered,
                     "events": outcome.events, "state": _state(outcome),
                     "error": _error(outcome.error),
                 }
@@ -121,7 +121,7 @@ def _show(result: Any) -> None:
                     plain(stream.stream_id), plain(stream.flow_id), _result(outcome),
                     plain(number(outcome.delivered)), plain(number(outcome.events)),
                 ),
-                (plain(stream.destination.url, "dim"), *_trouble(outcome.error)),
+                (plain(stream.url, "dim"), *_trouble(outcome.error)),
             )
             for stream, outcome in result.outcomes
         ],

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Engine
 
-from auditstore import database
+from auditstore import database, transport
 from auditstore.cli.context import Session
 from auditstore.cli.logs import LogFormat, configure_logs
 from auditstore.cli.stores import store_opener
@@ -27,17 +27,23 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
 # From the signal to the end of the process, whatever hangs: uploads have 8 of these.
 _LEAVE_AFTER: Final = 9.5
+# Sealing and recording lock the stream. A daemon that is paused, or whose machine is gone, in
+# the midst of one keeps the others from that stream for so long, and no longer.
+_LONGEST_IDLE: Final = 15.0
 
 
 def run_daemon(session: Session, *, workers: int, log_format: LogFormat | None) -> None:
     """Export until a signal; raises what an operator must mend before it can start."""
     settings = session.settings
     configure_logs(log_format or settings.log_format)
+    if weak := transport.weakness(database.database_url(session.database_url)):
+        log.warning("database connection not protected", cause=weak)
     stopping = _Stopping()
     config = DaemonConfig(lanes=Lanes(workers=workers), partitions=settings.partitions)
     engine = database.create_engine(
         session.database_url,
         application_name="auditstore exporter",
+        longest_idle=_LONGEST_IDLE,
         # Statements appear in errors without their values.
         hide_parameters=True,
         pool_size=config.connections,

@@ -265,6 +265,27 @@ def waiting(
     return count, oldest
 
 
+def newest(connection: Connection, flow_id: str) -> datetime | None:
+    """When the flow's event with the highest position was recorded; ``None`` without any."""
+    found: datetime | None = connection.execute(
+        select(events.c.recorded_at)
+        .where(events.c.flow_id == flow_id)
+        .order_by(events.c.position.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return found
+
+
+def any_between(connection: Connection, flow_id: str, *, after: int, upto: int | None) -> bool:
+    """Whether the flow has an event with ``after`` < position <= ``upto``, or with no end."""
+    statement = select(events.c.position).where(
+        events.c.flow_id == flow_id, events.c.position > after
+    )
+    if upto is not None:
+        statement = statement.where(events.c.position <= upto)
+    return connection.execute(statement.limit(1)).scalar_one_or_none() is not None
+
+
 _PAYLOADS: Final = (
     "COPY (SELECT payload FROM auditstore.events WHERE flow_id = %s AND position BETWEEN %s AND %s"
     " ORDER BY position) TO STDOUT (FORMAT BINARY)"

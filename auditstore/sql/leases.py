@@ -57,11 +57,12 @@ def withdraw(connection: Connection, *, daemon_id: str) -> None:
 
 
 def list_daemons(connection: Connection) -> Sequence[Any]:
-    """Every known daemon with the seconds since it was seen."""
+    """Every known daemon with the seconds since it was seen, and its fence's age in seconds."""
     return connection.execute(
         text(
             "SELECT daemon_id, host, pid, version, started_at, seen_at, fence_position, fence_at,"
-            " extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_for"
+            " extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_for,"
+            " extract(epoch FROM clock_timestamp() - fence_at)::float AS fence_age"
             " FROM auditstore.daemons ORDER BY started_at"
         )
     ).all()

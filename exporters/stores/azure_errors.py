@@ -35,9 +35,8 @@ _PASSING_STATUS = frozenset({408, 425, 429})
 
 _CREDENTIAL = "Give the stream a credential that works: `auditstore credential rotate`."
 _RIGHTS = (
-    "Allow the identity or SAS to create and write blobs in the container, and for comparing "
-    "and reconciling to read and list them (role Storage Blob Data Contributor, or SAS "
-    "permissions c, w, r, l)."
+    "Allow the identity or SAS to add blobs in the container, and for comparing and reconciling "
+    "to read and list them (SAS permissions c, r, l); `auditstore doctor` prints the exact role."
 )
 _SUPPORT = "The account's owner must settle this in the Azure portal."
 

@@ -22,6 +22,7 @@ from auditstore.database import migrate
 from auditstore.errors import DatabaseUnavailable, TailingUnsafe
 from auditstore.sql import leases as leases_sql
 from auditstore.sql import partitions as partitions_sql
+from exporters import worker
 from exporters.daemon import Daemon, DaemonConfig
 
 
@@ -103,6 +104,31 @@ def test_a_blocked_stream_goes_on_as_soon_as_it_is_changed(site: Site, act: str)
         site.change(streams.resume, stream_id)
     assert site.wait(stream_id) < QUICK.lease_ttl
     assert site.stream(stream_id).status.state == "streaming"
+    site.check()
+
+
+def test_a_blocked_stream_tries_again_by_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every half minute, shortened here; once the cause is gone it goes on, with nobody's help."""
+    assert worker._BLOCKED_RETRY == 30.0
+    monkeypatch.setattr(worker, "_BLOCKED_RETRY", 0.5)
+    stream_id = site.add()
+    store = site.stores[stream_id]
+    store.trouble = DENIED
+    site.start()
+    site.append(stream_id, 2)
+    eventually(lambda: site.stream(stream_id).status.attempts >= 3)
+    assert site.stream(stream_id).status.state == "blocked"
+    store.trouble = None
+    site.wait(stream_id)
+    assert site.stream(stream_id).status.state == "streaming"
+    with site.engine.connect() as connection:
+        changes = streams.state_changes(connection, stream_id, limit=10)
+    assert [(each.from_state, each.to_state) for each in changes] == [
+        ("blocked", "streaming"), ("streaming", "blocked"), ("disabled", "streaming"),
+    ]  # fmt: skip
+    assert changes[0].attempts >= 3
     site.check()
 
 
@@ -191,7 +217,7 @@ def test_the_database_is_restarted_under_it(restartable_cluster: Cluster) -> Non
     site.append(stream_id, 3)
     site.wait(stream_id)
     restartable_cluster.stop("immediate")
-    eventually(lambda: daemon._waiting, what="the daemon notices")
+    eventually(lambda: daemon._waiting_for, what="the daemon notices")
     restartable_cluster.start()
     site.append(stream_id, 3)
     site.wait(stream_id, within=20)
@@ -306,7 +332,7 @@ def test_partitions_that_cannot_be_made_hold_nothing_up(
     stream_id = site.add()
     daemon = site.start()
     eventually(lambda: len(refused) == 3)
-    assert not daemon._waiting
+    assert daemon._waiting_for is None
     site.append(stream_id)
     site.wait(stream_id)
     site.check()

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
+from support.eventually import eventually
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import Database
 from support.lead_events import lead_event
+from support.stores import Place
 
 from auditstore.database import create_engine
 from auditstore.errors import DatabaseRefused, DatabaseUnavailable
@@ -36,8 +39,12 @@ def user(database: Database) -> Iterator[str]:
 
 def limited(database: Database, user: str, **options: object) -> sa.Engine:
     """An engine for the user."""
-    url = make_url(database.url).set(username=user).render_as_string(hide_password=False)
-    return create_engine(url, **options)
+    return create_engine(url_for(database, user), **options)
+
+
+def url_for(database: Database, user: str) -> str:
+    """The database as the user reaches it."""
+    return make_url(database.url).set(username=user).render_as_string(hide_password=False)
 
 
 def append(engine: sa.Engine, count: int) -> None:
@@ -158,3 +165,81 @@ def test_a_refusal_stays_one(database: Database, user: str) -> None:
     with pytest.raises(DatabaseRefused, match="permission denied"):
         append(engine, 1)
     engine.dispose()
+
+
+# --- under load ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("setting", ["lock_timeout", "statement_timeout"])
+def test_timeouts_under_load(database: Database, folder_place: Place, setting: str) -> None:
+    """Writers' and exporters' statements end at locks that others hold; nothing else happens."""
+    # A prepared transaction whose end met a fault would stay open for the rest of the run.
+    run = FaultRun(database.url, folder_place, exporters=2, limits=LARGE, without=["prepare"])
+    database.cluster.execute(
+        f"ALTER ROLE postgres IN DATABASE {database.name} SET {setting} = '250ms'"
+    )
+    with run.running(), database.cluster.connect(database.name) as locker:
+        locker.execute(f"SET {setting} = 0")
+        for table in ("events", "streams", "files"):
+            run.progress(events=20, within=60)
+            with locker.transaction():
+                locker.execute(f"LOCK TABLE auditstore.{table} IN ACCESS EXCLUSIVE MODE")
+                run.injected(f"{table} locked beyond the {setting}")
+                locker.execute("SELECT pg_sleep(0.6)")
+        run.recovered(within=60)
+        logs = "".join(each.logged() for each in run.exporters)
+    run.check()
+    assert run.writers.done["met a fault"]
+    assert f"due to {setting.replace('_', ' ')}" in logs
+
+
+def test_no_connection_left_under_load(database: Database, user: str, folder_place: Place) -> None:
+    """Exporters work with the connections that they get; without any they wait, and say why."""
+    limit = f"ALTER ROLE {user} CONNECTION LIMIT"
+    run = FaultRun(
+        database.url, folder_place, exporters=2, limits=LARGE, exporter_url=url_for(database, user)
+    )
+    end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = %s"
+    with run.running():
+        run.progress(events=40)
+        for most in (0, 3):  # with 3: two fences, and one connection for the work of both
+            database.cluster.execute(f"{limit} {most}")
+            ended = database.cluster.execute(end, user)[0][0]
+            run.injected("connections taken away", ended)
+            if most:
+                run.progress(events=40, within=60)
+            else:
+                eventually(lambda: refused(database, user) >= 4, within=30, what="they try again")
+                assert all(each.running for each in run.exporters)
+                run.injected("no connection left")
+            database.cluster.execute(f"{limit} -1")
+            run.recovered(within=60)
+    run.check()
+
+
+def refused(database: Database, user: str) -> int:
+    """How often the server had no connection for the user."""
+    return database.cluster.log.read_text().count(f'too many connections for role "{user}"')
+
+
+def test_started_without_a_connection_left(
+    database: Database, user: str, folder_place: Place
+) -> None:
+    """It waits for one, says what to do, and begins as soon as there is one."""
+    database.cluster.execute(f"ALTER ROLE {user} CONNECTION LIMIT 0")
+    run = FaultRun(
+        database.url, folder_place, exporters=2, limits=LARGE, exporter_url=url_for(database, user)
+    )
+    with run.running():
+        eventually(
+            lambda: all(
+                "the database has no room" in each.logged()
+                and "CONNECTION LIMIT" in each.logged()
+                for each in run.exporters
+            ),
+            within=30, what="they say why they wait",
+        )  # fmt: skip
+        run.injected("started without a connection left", len(run.exporters))
+        database.cluster.execute(f"ALTER ROLE {user} CONNECTION LIMIT -1")
+        run.recovered(within=60)
+    run.check()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import sqlalchemy as sa
+from support.eventually import eventually
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import Database
 from support.lead_events import id_of, lead_event
+from support.stores import Place
 from support.tcp_proxy import Cut, TcpProxy, tcp_proxy
 
 from auditstore.database import create_engine
@@ -19,6 +23,8 @@ from auditstore.sql.failures import translated
 FLOW = "flow-1"
 COPY_IN = b"COPY auditstore.events"
 COPY_OUT = b"COPY (SELECT"
+#: What is cut, on its way to whom, and after how many bytes at the most.
+Where = tuple[bytes, Literal["server", "client"], int]
 
 
 @pytest.fixture
@@ -74,3 +80,34 @@ def test_a_reset_in_the_exporting_copy_is_the_database_s_trouble(
     assert cut.done == 1
     assert [id_of(each) for each in read()] == [id_of(each) for each in snapshots]
     through.dispose()
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("COPY in", (COPY_IN, "server", 30_000)),
+        ("COPY out", (COPY_OUT, "client", 30_000)),
+        # Its answer is lost.
+        ("commit", (b"COMMIT", "client", 0)),
+    ],
+    ids=["copy-in", "copy-out", "commit"],
+)
+def test_resets_under_load(
+    database: Database, proxy: TcpProxy, folder_place: Place, name: str, where: Where
+) -> None:
+    """Writers and exporters alike lose connections in the middle of what they do most."""
+    # A prepared transaction whose end met a fault would stay open for the rest of the run.
+    run = FaultRun(
+        proxy.url(database.url), folder_place, exporters=2, limits=LARGE, without=["prepare"]
+    )
+    run.engine = create_engine(database.url, application_name="looking on", poolclass=sa.NullPool)
+    marker, to, most = where
+    cut = Cut(marker, to, lambda: run.chance.randint(0, most), every=12)
+    with run.running():
+        run.progress(events=40)
+        with proxy.cutting(cut):
+            run.progress(events=100, within=60)
+            eventually(lambda: cut.done >= 5, within=60, what="five connections are cut")
+        run.injected(f"reset in a {name}", cut.done)
+        run.recovered(within=60)
+    run.check()

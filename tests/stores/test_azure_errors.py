@@ -82,7 +82,7 @@ def test_a_conflict_without_a_name_passes(store: AzureStore, server: FakeStore) 
     [
         (403, "AuthenticationFailed", "account key or SAS"),
         (403, "AuthorizationFailure", "firewall"),
-        (403, "AuthorizationPermissionMismatch", "Storage Blob Data Contributor"),
+        (403, "AuthorizationPermissionMismatch", "auditstore doctor"),
         (403, "AuthorizationSourceIPMismatch", "address"),
         (401, "InvalidAuthenticationInfo", "rotate"),
         (401, "NoAuthenticationInformation", "rotate"),
@@ -182,7 +182,7 @@ def test_an_unknown_host_passes(server: FakeStore, monkeypatch: pytest.MonkeyPat
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    store = open_fake(server, url="http://account.blob.example")
+    store = open_fake(server, url="https://account.blob.example")
     assert isinstance(failure_of_put(store), StoreUnavailable)
     store.close()
 

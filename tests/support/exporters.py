@@ -28,6 +28,7 @@ class Exporter:
 
     ``point`` and ``count`` say where it meets ``on_point``: death, or a stop as by SIGSTOP.
     ``clock`` are seconds by which its clock is off: at once, and at each :meth:`turn_clock`.
+    A ``greedy`` one works on every stream, whoever holds its lease.
     ``shell`` is what a shell does before it becomes the exporter: ``ulimit -v 400000``.
     ``constants`` are values in place of the modules' own, by full name. With ``vault`` it takes
     the streams' credentials from the database, as users do, instead of ``secret``.
@@ -43,8 +44,10 @@ class Exporter:
         count: int = 1,
         on_point: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL",
         lease_ttl: float = 0.6,
+        longest_idle: float = 15.0,
         grace: float = 8.0,
         clock: Sequence[float] = (),
+        greedy: bool = False,
         shell: str = "true",
         environment: Mapping[str, str] | None = None,
         constants: Mapping[str, float] | None = None,
@@ -58,7 +61,8 @@ class Exporter:
         }  # fmt: skip
         self._task: dict[str, Any] = {
             "secret": dict(secret) if secret else None, "point": point, "count": count,
-            "signal": on_point, "lease_ttl": lease_ttl, "grace": grace, "clock": list(clock),
+            "signal": on_point, "lease_ttl": lease_ttl, "longest_idle": longest_idle,
+            "grace": grace, "clock": list(clock), "greedy": greedy,
             "constants": dict(constants or {}), "vault": vault,
         }  # fmt: skip
         # May it be found dead at the end of a test?
@@ -191,6 +195,13 @@ class Exporter:
     def logged(self) -> str:
         """All of its log."""
         return self.log.read_text() if self.log.exists() else ""
+
+    def says(self, words: str, *, times: int = 1, within: float = 30.0) -> None:
+        """Wait until these words stand in its log so often."""
+        eventually(
+            lambda: self.logged().count(words) >= times, within=within,
+            what=f"{words!r} {times} times in the log",
+        )  # fmt: skip
 
     def tail(self) -> str:
         """The end of its log, for a failed test to show."""

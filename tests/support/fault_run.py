@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -36,6 +37,8 @@ from support.stores import Place, count_versions, keep_versions
 from support.writers import Writers
 
 LIMITS = Limits(max_events=30, max_bytes=40_000, max_delay=0.15)
+#: For faults that let a backlog grow: files with which exporters outrun the writers.
+LARGE = Limits(max_events=300, max_bytes=400_000, max_delay=0.15)
 FLOWS = ("flow-a", "flow-b")
 
 
@@ -79,7 +82,7 @@ class FaultRun:
         flows: Sequence[str] = FLOWS,
         limits: Limits = LIMITS,
         holds: float = 0.2,
-        pace: float = 0.06,
+        pace: float = 0.12,
         seed: int | None = None,
         destination: Destination | None = None,
         secret: Mapping[str, str] | None = None,
@@ -241,6 +244,8 @@ class FaultRun:
             f" {figures.seconds:.1f} s in all; writers: {acts}{f'; {note}' if note else ''}"
         )
         self.engine.dispose()
+        self._writers_engine.dispose()
+        shutil.rmtree(self._logs)
         return figures
 
     def open_store(self, stream: Stream) -> ObjectStore:

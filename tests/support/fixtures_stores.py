@@ -20,6 +20,7 @@ from support.stores import (
     running_moto,
     unique_name,
 )
+from support.strict_s3 import StrictS3, running_strict_s3
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,13 @@ def moto_server() -> Iterator[str]:
     """The endpoint URL of an S3 server; tests make buckets of their own on it."""
     with running_moto() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def strict_s3() -> Iterator[StrictS3]:
+    """An S3 server that checks keys and policies; tests make users and buckets of their own."""
+    with running_strict_s3() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import itertools
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,22 +47,24 @@ def unique_name(word: str) -> str:
     return f"{word}-{next(_numbers)}-{secrets.token_hex(4)}"
 
 
-def make_bucket(endpoint_url: str, name: str | None = None) -> str:
+def make_bucket(
+    endpoint_url: str, name: str | None = None, *, secret: Mapping[str, str] = S3_SECRET
+) -> str:
     """An empty bucket on moto."""
     name = name or unique_name("bucket")
-    with _s3_client(endpoint_url) as client:
+    with _s3_client(endpoint_url, secret) as client:
         client.create_bucket(Bucket=name)
     return name
 
 
 @contextmanager
-def _s3_client(endpoint_url: str | None) -> Iterator[Any]:
+def _s3_client(endpoint_url: str | None, secret: Mapping[str, str] = S3_SECRET) -> Iterator[Any]:
     client = boto3.client(
         "s3",
         endpoint_url=endpoint_url,
         region_name="us-east-1",
-        aws_access_key_id=S3_SECRET["access_key_id"],
-        aws_secret_access_key=S3_SECRET["secret_access_key"],
+        aws_access_key_id=secret["access_key_id"],
+        aws_secret_access_key=secret["secret_access_key"],
     )
     try:
         yield client
