@@ -104,7 +104,7 @@ TROUBLES: Mapping[str, Mapping[str, Trouble]] = {
         "corrupted on the way": _passing(Fault(request="corrupt"), says="Md5Mismatch"),
         "denied": _refusal(
             403, "AuthorizationPermissionMismatch", "may not do this here",
-            "Storage Blob Data Contributor",
+            "add blobs in the container",
         ),
         "token": _refusal(403, "AuthenticationFailed", "has run out", "SAS and its dates"),
         "signature": _refusal(401, "InvalidAuthenticationInfo", "malformed", "rotate"),
