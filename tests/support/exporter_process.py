@@ -85,7 +85,8 @@ def arm(point: str, fuse: Fuse) -> None:
         worker.put = _at_entry(worker.put, fuse)
     elif point == "half uploaded":
         _halve_bodies(fuse)
-        exporters.stores.folder._link = _at_entry(exporters.stores.folder._link, fuse)
+        folder = exporters.stores.folder.FolderStore
+        folder._link = _at_entry(folder._link, fuse)  # type: ignore[method-assign]
     elif point == "before record commit":
         worker.record = _before_commit(worker.record, fuse)
     elif point == "after record commit":
