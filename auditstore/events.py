@@ -145,6 +145,17 @@ def is_event_id(text: str) -> bool:
     return _OBJECT_ID.fullmatch(text) is not None
 
 
+def unusable_owner_id(owner_id: str) -> str | None:
+    """Why ``owner_id`` can be no flow's and no lead's id, or ``None`` if it can."""
+    try:
+        encoded = owner_id.encode()
+    except UnicodeEncodeError:
+        return "not UTF-8"
+    if len(encoded) > MAX_ID_BYTES:
+        return f"{len(encoded)} bytes, over {MAX_ID_BYTES}"
+    return "contains a NUL character" if b"\0" in encoded else None
+
+
 def _encode(snapshot: bytes | bytearray | memoryview | str) -> bytes:
     if isinstance(snapshot, str):
         try:
@@ -186,16 +197,9 @@ def _owner_id(
 
 
 def _check_owner_id(field: str, owner_id: str, event_id: str) -> None:
-    if len(owner_id) <= MAX_ID_BYTES and owner_id.isascii() and owner_id.isprintable():
-        return
-    try:
-        encoded = owner_id.encode()
-    except UnicodeEncodeError as error:
-        raise FieldRefused(field, "not UTF-8", event_id) from error
-    if len(encoded) > MAX_ID_BYTES:
-        raise FieldRefused(field, f"{len(encoded)} bytes, over {MAX_ID_BYTES}", event_id)
-    if b"\0" in encoded:
-        raise FieldRefused(field, "contains a NUL character", event_id)
+    reason = unusable_owner_id(owner_id)
+    if reason is not None:
+        raise FieldRefused(field, reason, event_id)
 
 
 def _text(value: object) -> str | None:

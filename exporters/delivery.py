@@ -11,6 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Final
 
 from sqlalchemy import Connection
@@ -33,10 +34,13 @@ _PARALLEL_PUTS: Final = 8
 def render(connection: Connection, stream: Stream, sealed: SealedFile) -> Rendering:
     """Read a sealed range and make the objects of it; LedgerMismatch if it has changed."""
     range_ = (stream.flow_id, sealed.first_position, sealed.last_position)
+    # Closed whatever happens here: while a COPY is open, the connection cannot even roll back,
+    # and would wait for it for ever.
     if sealed.format == "json":
-        rows = events_sql.payloads_and_ids(connection, *range_)
-        return render_events(rows, sealed, prefix=stream.destination.prefix)
-    return render_file(events_sql.payloads(connection, *range_), sealed)
+        with closing(events_sql.payloads_and_ids(connection, *range_)) as rows:
+            return render_events(rows, sealed, prefix=stream.destination.prefix)
+    with closing(events_sql.payloads(connection, *range_)) as snapshots:
+        return render_file(snapshots, sealed)
 
 
 def put(rendering: Rendering, sealed: SealedFile, store: ObjectStore) -> Delivery:

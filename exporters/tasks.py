@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from auditstore.errors import ConfigurationError
 from auditstore.streams import Stream
 from exporters.worker import Outcome
 
@@ -225,5 +226,8 @@ class Tasks:
 
 def _place(stream: Stream) -> str:
     """What hangs together."""
-    destination = stream.destination
+    try:
+        destination = stream.destination
+    except ConfigurationError:
+        return f"none {stream.stream_id}"  # its own work says what is wrong with it
     return f"{destination.scheme} {destination.endpoint_url or ''} {destination.bucket}"

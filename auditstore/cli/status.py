@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from auditstore import database, transport
 from auditstore.cli import stream_view
 from auditstore.cli.context import Session
 from auditstore.cli.daemons import is_alive
-from auditstore.cli.display import write_json
+from auditstore.cli.display import note, write_json
 from auditstore.cli.options import json_option
 from auditstore.cli.overview import Overview, StreamProgress, overview
 from auditstore.cli.status_view import show_overview
@@ -24,6 +25,8 @@ def status(session: Session, *, show_all: bool, as_json: bool) -> None:
     """How far each stream is, and what holds it up; those in trouble first."""
     with session.reading() as connection:
         seen = overview(connection)
+    if weak := transport.weakness(database.database_url(session.database_url)):
+        note(weak[0].upper() + weak[1:])
     if as_json:
         write_json(_as_json(seen))
         return

@@ -68,7 +68,7 @@ def add(
         write_json(stream_view.as_json(added))
         return
     show(f"Stream {added.stream_id} added, {'disabled' if disabled else 'enabled'}: "
-         f"flow {added.flow_id} to {added.destination.url}")  # fmt: skip
+         f"flow {added.flow_id} to {added.url}")  # fmt: skip
     show(f"See whether it works: auditstore stream test {added.stream_id}", style="dim")
 
 

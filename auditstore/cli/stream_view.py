@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from auditstore.cli.display import Column, Row, heading, listing, pairs, plain, show
 from auditstore.cli.wording import age, ago, number, size, utc
+from auditstore.destinations import INSECURE_HTTP
 from auditstore.sql import streams as sql
 from auditstore.streams import Limits, Stream
 
@@ -103,9 +104,11 @@ def show_list(found: Sequence[Stream]) -> None:
 
 def place(stream: Stream) -> Text:
     """The URL, with the server where it is not the cloud's own."""
-    text = plain(stream.destination.url, "cyan")
-    if stream.destination.endpoint_url:
-        text += plain(f" at {stream.destination.endpoint_url}", "dim")
+    text = plain(stream.url, "cyan")
+    if stream.endpoint_url:
+        text += plain(f" at {stream.endpoint_url}", "dim")
+    if INSECURE_HTTP in stream.options:
+        text += plain(" (may go unencrypted)", "yellow")
     return text
 
 
@@ -118,7 +121,7 @@ def show_details(details: Details) -> None:
         ("To", place(stream)),
         ("Region", stream.region),
         ("Credential", stream.credential_name or "the environment's own"
-         if stream.destination.scheme != "file" else None),
+         if not stream.url.startswith("file:") else None),
         ("Options", ", ".join(f"{k}={v}" for k, v in stream.options.items()) or None),
         ("Format", stream.format),
         ("Keys", stream.key_template),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -302,15 +302,20 @@ _PAYLOADS_AND_IDS: Final = (
 )
 
 
-def payloads(connection: Connection, flow_id: str, first: int, last: int) -> Iterator[bytes]:
-    """The snapshots of a range in position order, their bytes untouched, streamed."""
+def payloads(
+    connection: Connection, flow_id: str, first: int, last: int
+) -> Generator[bytes, None, None]:
+    """The snapshots of a range in position order, their bytes untouched, streamed.
+
+    Close it if it is not read to its end: until then the connection can do nothing else.
+    """
     for row in _copy_out(connection, _PAYLOADS, (flow_id, first, last)):
         yield row[0]
 
 
 def payloads_and_ids(
     connection: Connection, flow_id: str, first: int, last: int
-) -> Iterator[tuple[int, bytes, str, str | None]]:
+) -> Generator[tuple[int, bytes, str, str | None], None, None]:
     """As :func:`payloads`: position, snapshot, event id and lead id."""
     for row in _copy_out(connection, _PAYLOADS_AND_IDS, (flow_id, first, last)):
         position, snapshot, event_id, lead_id = row

@@ -59,7 +59,9 @@ def translate(error: BaseException | None) -> AuditStoreError:
     first = said[0] if said else type(error).__name__
     # Without a SQLSTATE it never came to a session, and libpq's text is all there is.
     login = state.startswith(_LOGIN) or (
-        not state and ("authentication failed" in first or "does not exist" in first)
+        not state
+        and ("authentication failed" in first or "does not exist" in first)
+        and "root certificate" not in first
     )
     if state in _DENIED:
         return DatabaseRefused(
@@ -76,9 +78,9 @@ def translate(error: BaseException | None) -> AuditStoreError:
             f"the database refused the login: {first}",
             hint="Check user, password and database name in AUDITSTORE_DATABASE_URL.",
         )
-    passing = _passing(state, first)
-    if passing is not None:
-        return passing
+    known = _protection(state, str(error), first) or _passing(state, first)
+    if known is not None:
+        return known
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable(
             f"the database is away: {first}",
@@ -139,3 +141,27 @@ def leave_stale_sessions(engine: Engine) -> None:
             context.is_disconnect = True
 
     event.listen(engine, "handle_error", judge)
+
+
+# What libpq and OpenSSL say when encryption fails. None of it passes by itself.
+_UNTRUSTED: Final = ("certificate verify failed", "does not match host name", "root certificate")
+
+
+def _protection(state: str, said: str, first: str) -> DatabaseRefused | None:
+    """Why an encrypted connection did not come about, if that is what happened."""
+    if state:
+        return None
+    if any(words in said for words in _UNTRUSTED):
+        return DatabaseRefused(
+            f"the database server's certificate is not trusted: {first}",
+            hint="Name its authority with ?sslrootcert=FILE in AUDITSTORE_DATABASE_URL, and the "
+            "server by a name that its certificate has. To go without checking, ask for it: "
+            "?sslmode=require.",
+        )
+    if "does not support SSL" in said:
+        return DatabaseRefused(
+            f"the database server does not offer encryption: {first}",
+            hint="Turn it on there (ssl = on, and a certificate). To go without, in a network "
+            "that nobody else can reach, ask for it: ?sslmode=disable in AUDITSTORE_DATABASE_URL.",
+        )
+    return None

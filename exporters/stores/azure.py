@@ -32,9 +32,14 @@ _BLOB_SERVICES = "Microsoft.Storage/storageAccounts/blobServices"
 _SDK_ERRORS = (AzureError, AttributeError, TypeError, ValueError)
 
 
-def open_azure(destination: Destination, *, secret: Mapping[str, str] | None) -> AzureStore:
+def open_azure(
+    destination: Destination,
+    *,
+    secret: Mapping[str, str] | None,
+    options: Mapping[str, str] | None = None,
+) -> AzureStore:
     """The store of an Azure destination, with the limits that the exporter uses."""
-    client = container_client(destination, secret=secret)
+    client = container_client(destination, secret=secret, options=options)
     return AzureStore(client, destination, secrets=_secret_parts(secret or {}))
 
 

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import ContainerClient, LinearRetry
 
-from auditstore.destinations import Destination
+from auditstore.destinations import Destination, check_encryption
 from auditstore.errors import ConfigurationError
+from exporters.stores.authorities import authorities
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -31,6 +32,7 @@ def container_client(
     destination: Destination,
     *,
     secret: Mapping[str, str] | None,
+    options: Mapping[str, str] | None = None,
     attempts: int | None = None,
     read_timeout: float | None = None,
 ) -> ContainerClient:
@@ -44,6 +46,7 @@ def container_client(
     """
     attempts = ATTEMPTS if attempts is None else attempts
     _keep_secrets_out_of_logs()
+    authorities(os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("CURL_CA_BUNDLE"))
     settings: dict[str, Any] = {
         # 0 to 2 s between attempts; the exporter's own backoff comes on top.
         "retry_policy": LinearRetry(backoff=1, retry_total=attempts - 1, random_jitter_range=1),
@@ -74,6 +77,8 @@ def container_client(
             hint="Copy it again from the storage account's page `Access keys`.",
         ) from None
     _check_endpoint(destination, client.primary_hostname)
+    # A connection string has a protocol of its own, which the stream does not show.
+    check_encryption(client.url, options or {})
     return client
 
 

@@ -15,6 +15,7 @@ import hashlib
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ from exporters.stores.redaction import redacted
 from exporters.stores.s3_errors import s3_error
 from exporters.stores.s3_inspection import inspect_bucket
 from exporters.stores.s3_session import s3_client
+from exporters.stores.s3_shared import shared
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -80,10 +82,25 @@ def open_s3(
     options: Mapping[str, str],
 ) -> S3Store:
     """The store of an S3 destination, with the limits that the exporter uses."""
-    client = s3_client(destination, region=region, secret=secret, options=options)
+
+    def make() -> S3Client:
+        return s3_client(destination, region=region, secret=secret, options=options)
+
+    if secret and "access_key_id" in secret:
+        # All that makes one client differ from another.
+        key = (destination.endpoint_url, region, *_items(secret), "", *_items(options))
+        client, release = shared(key, make)
+    else:
+        # What the environment says may have changed; a stream that is resumed looks again.
+        client = make()
+        release = client.close
     # A role's name is no secret, and a refusal is clearer with it.
     hidden = tuple(value for name, value in (secret or {}).items() if name != "role_arn")
-    return S3Store(client, destination, options=options, secrets=hidden)
+    return S3Store(client, destination, options=options, secrets=hidden, release=release)
+
+
+def _items(named: Mapping[str, str]) -> list[tuple[str, str]]:
+    return sorted(named.items())
 
 
 class S3Store:
@@ -97,8 +114,10 @@ class S3Store:
         options: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
         page_size: int = 1000,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self._client = client
+        self._release = release or client.close
         self._destination = destination
         self._secrets = secrets
         self._page_size = page_size
@@ -185,8 +204,9 @@ class S3Store:
             raise self._translate(error) from error
 
     def close(self) -> None:
-        """Close the client's connections."""
-        self._client.close()
+        """Close the client's connections, unless others use it; calling it again does nothing."""
+        release, self._release = self._release, lambda: None
+        release()
 
     # --- writing ----------------------------------------------------------------
 
@@ -217,9 +237,11 @@ class S3Store:
 
     def _keeps_conditions(self) -> bool:
         """Whether the server honours create-only writes: asked once, one thread at a time."""
-        if self._destination.is_aws:
+        # The environment or the profile may name another server than the stream does.
+        server = replace(self._destination, endpoint_url=self._client.meta.endpoint_url)
+        if server.is_aws:
             return True
-        place = (self._destination.endpoint_url or "", self._destination.bucket)
+        place = (server.endpoint_url or "", server.bucket)
         with _CONDITIONAL_LOCKS[place]:
             if place not in _CONDITIONAL:
                 _CONDITIONAL[place] = self._probe_conditions()

@@ -43,7 +43,13 @@ CREATE TABLE auditstore.events (
     sha256       bytea NOT NULL,
     PRIMARY KEY (flow_id, event_id),
     CONSTRAINT events_event_id_check CHECK (event_id ~ '^[0-9a-f]{24}$'),
-    CONSTRAINT events_sha256_check CHECK (octet_length(sha256) = 32)
+    CONSTRAINT events_sha256_check CHECK (octet_length(sha256) = 32),
+    -- A writer that goes past auditstore can lie about the hash, which reconciling finds, but not
+    -- stop a stream by a wrong size, nor put two lines into a file by one event.
+    CONSTRAINT events_flow_id_check CHECK (octet_length(flow_id) BETWEEN 1 AND 255),
+    CONSTRAINT events_lead_id_check CHECK (octet_length(lead_id) BETWEEN 1 AND 255),
+    CONSTRAINT events_size_check CHECK (size_bytes = octet_length(payload::text)),
+    CONSTRAINT events_line_check CHECK (strpos(payload::text, E'\\n') = 0 AND strpos(payload::text, E'\\r') = 0)
 ) PARTITION BY RANGE (event_id);
 
 CREATE INDEX events_tail_idx ON auditstore.events (flow_id, position) INCLUDE (size_bytes, recorded_at);
@@ -89,6 +95,10 @@ DECLARE
 BEGIN
     IF step IS NULL THEN
         RAISE EXCEPTION 'partitions are made by month or by day, not by %', period;
+    END IF;
+    -- Who may call this owns nothing: no call may fill the catalog, nor go past the ids' 32 bits.
+    IF periods NOT BETWEEN 0 AND 100 OR first_at NOT BETWEEN '1970-01-01' AND '2100-01-01' THEN
+        RAISE EXCEPTION 'at most 100 partitions at a time, from 1970 to 2100';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('auditstore.make_partitions'));
     FOR n IN 0 .. periods - 1 LOOP
@@ -220,7 +230,9 @@ CREATE TABLE auditstore.streams (
     lease_until         timestamptz,
     CONSTRAINT streams_format_check CHECK (format IN ('ndjson.gz', 'json')),
     CONSTRAINT streams_state_check CHECK (state IN ('streaming', 'retrying', 'blocked', 'halted')),
-    CONSTRAINT streams_limits_check CHECK (max_bytes > 0 AND max_events > 0 AND max_delay >= 0)
+    CONSTRAINT streams_limits_check CHECK (
+        max_bytes BETWEEN 1 AND 1073741824 AND max_events BETWEEN 1 AND 1000000 AND max_delay BETWEEN 0 AND 3600),
+    CONSTRAINT streams_options_check CHECK (jsonb_typeof(options) = 'object')
 );
 CREATE UNIQUE INDEX streams_location_key ON auditstore.streams (location) WHERE enabled;
 CREATE INDEX streams_flow_idx ON auditstore.streams (flow_id);
@@ -366,6 +378,8 @@ CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.changes
 """
 
 REVOKES = """
+REVOKE ALL ON FUNCTION auditstore.refuse_change() FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.guard_file() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.last_position() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.stored_hashes(text[], text[]) FROM PUBLIC;

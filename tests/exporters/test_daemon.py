@@ -217,7 +217,7 @@ def test_the_database_is_restarted_under_it(restartable_cluster: Cluster) -> Non
     site.append(stream_id, 3)
     site.wait(stream_id)
     restartable_cluster.stop("immediate")
-    eventually(lambda: daemon._waiting, what="the daemon notices")
+    eventually(lambda: daemon._waiting_for, what="the daemon notices")
     restartable_cluster.start()
     site.append(stream_id, 3)
     site.wait(stream_id, within=20)
@@ -332,7 +332,7 @@ def test_partitions_that_cannot_be_made_hold_nothing_up(
     stream_id = site.add()
     daemon = site.start()
     eventually(lambda: len(refused) == 3)
-    assert not daemon._waiting
+    assert daemon._waiting_for is None
     site.append(stream_id)
     site.wait(stream_id)
     site.check()

@@ -99,6 +99,7 @@ def test_a_server_is_made_read_only_and_a_standby(
         cluster.start()
         run.injected("primary became a standby")
         came_back(run, cluster, "postgres")
+        eventually(says(run, "this server is a standby"), within=30, what="they say so")
         assert all(each.running for each in run.exporters)
         cluster.promote()
         run.recovered(within=60)

@@ -182,7 +182,7 @@ def test_an_unknown_host_passes(server: FakeStore, monkeypatch: pytest.MonkeyPat
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    store = open_fake(server, url="http://account.blob.example")
+    store = open_fake(server, url="https://account.blob.example")
     assert isinstance(failure_of_put(store), StoreUnavailable)
     store.close()
 

@@ -179,7 +179,7 @@ def test_an_unknown_host_passes(store: S3Store, monkeypatch: pytest.MonkeyPatch)
 
     store.close()
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    fresh = Destination("s3", "bucket", "", "http://store.example:9000")
+    fresh = Destination("s3", "bucket", "", "https://store.example:9000")
     client = s3_client(fresh, region="us-east-1", secret=S3_SECRET, options={}, attempts=1)
     assert isinstance(failure_of_put(S3Store(client, fresh)), StoreUnavailable)
     client.close()

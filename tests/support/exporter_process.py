@@ -23,11 +23,13 @@ from typing import Any
 import time_machine
 from sqlalchemy import Connection
 
+import exporters.daemon
 import exporters.delivery
 import exporters.stores.azure_client
 import exporters.stores.folder
 import exporters.stores.s3_session
 import exporters.worker
+from auditstore import streams
 from auditstore.cli import export_run
 from auditstore.cli.context import Session
 from auditstore.objects import NewObject, ObjectStore, PutResult
@@ -63,7 +65,8 @@ class Fuse:
         with self._lock:
             self._left -= 1
             if self._left == 0:
-                os.kill(os.getpid(), self._number)
+                # To this very thread: for another one to take it, this one would run on.
+                signal.pthread_kill(threading.get_ident(), self._number)
 
 
 def arm(point: str, fuse: Fuse) -> None:
@@ -82,7 +85,8 @@ def arm(point: str, fuse: Fuse) -> None:
         worker.put = _at_entry(worker.put, fuse)
     elif point == "half uploaded":
         _halve_bodies(fuse)
-        exporters.stores.folder._link = _at_entry(exporters.stores.folder._link, fuse)
+        folder = exporters.stores.folder.FolderStore
+        folder._link = _at_entry(folder._link, fuse)  # type: ignore[method-assign]
     elif point == "before record commit":
         worker.record = _before_commit(worker.record, fuse)
     elif point == "after record commit":
@@ -166,6 +170,8 @@ class FusedStore:
             result = self._store.put_if_absent(new)
         finally:
             _uploading.body = b""
+        # For tests that want to see work done twice.
+        print(f"put {new.key} created={result.created}", file=sys.stderr, flush=True)
         if self._point == "after upload":
             self._fuse.light()
         return result
@@ -186,6 +192,8 @@ def main() -> None:
         module, _, constant = name.rpartition(".")
         assert hasattr(sys.modules[module], constant), name
         setattr(sys.modules[module], constant, value)
+    if task["greedy"]:
+        _ignore_leases()
     if task["clock"]:
         _wind_clock(task["clock"])
 
@@ -194,15 +202,26 @@ def main() -> None:
         store: Any = open_store(
             stream.destination, region=region, secret=task["secret"], options=stream.options
         )
-        return FusedStore(store, point, fuse) if point else store
+        return FusedStore(store, point, fuse) if point or task["greedy"] else store
 
     if not task["vault"]:
         export_run.store_opener = lambda _: opener
     export_run.DaemonConfig = partial(  # type: ignore[misc,assignment]  # the tests' intervals
         DaemonConfig, tick=0.02, recheck=0.05, lease_ttl=task["lease_ttl"], grace=task["grace"]
     )
+    export_run._LONGEST_IDLE = task["longest_idle"]  # type: ignore[misc]  # as above
     threading.Thread(target=_leave_with_the_test, daemon=True).start()
     export_run.run_daemon(Session(), workers=6, log_format="console")
+
+
+def _ignore_leases() -> None:
+    """Work on every stream, whoever holds its lease."""
+
+    def every(connection: Connection, **_: Any) -> list[int]:
+        return [stream.stream_id for stream in streams.find(connection, enabled=True)]
+
+    exporters.daemon.leases_sql.renew = every
+    exporters.daemon.leases_sql.live_daemons = lambda *_, **__: 1
 
 
 def _wind_clock(steps: list[float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ class Exporter:
 
     ``point`` and ``count`` say where it meets ``on_point``: death, or a stop as by SIGSTOP.
     ``clock`` are seconds by which its clock is off: at once, and at each :meth:`turn_clock`.
+    A ``greedy`` one works on every stream, whoever holds its lease.
     ``shell`` is what a shell does before it becomes the exporter: ``ulimit -v 400000``.
     ``constants`` are values in place of the modules' own, by full name. With ``vault`` it takes
     the streams' credentials from the database, as users do, instead of ``secret``.
@@ -43,8 +45,10 @@ class Exporter:
         count: int = 1,
         on_point: Literal["SIGKILL", "SIGSTOP"] = "SIGKILL",
         lease_ttl: float = 0.6,
+        longest_idle: float = 15.0,
         grace: float = 8.0,
         clock: Sequence[float] = (),
+        greedy: bool = False,
         shell: str = "true",
         environment: Mapping[str, str] | None = None,
         constants: Mapping[str, float] | None = None,
@@ -58,7 +62,8 @@ class Exporter:
         }  # fmt: skip
         self._task: dict[str, Any] = {
             "secret": dict(secret) if secret else None, "point": point, "count": count,
-            "signal": on_point, "lease_ttl": lease_ttl, "grace": grace, "clock": list(clock),
+            "signal": on_point, "lease_ttl": lease_ttl, "longest_idle": longest_idle,
+            "grace": grace, "clock": list(clock), "greedy": greedy,
             "constants": dict(constants or {}), "vault": vault,
         }  # fmt: skip
         # May it be found dead at the end of a test?
@@ -157,6 +162,21 @@ class Exporter:
         """SIGCONT."""
         self._signal(signal.SIGCONT)
 
+    def limit_memory(self, spare: int) -> None:
+        """Let it have so many bytes more than it has, as `ulimit -v` counts them; it may die."""
+        self._mortal = True
+        size = psutil.Process(self.pid).memory_info().vms
+        resource.prlimit(self.pid, resource.RLIMIT_AS, (size + spare, resource.RLIM_INFINITY))
+
+    def lift_memory_limit(self) -> None:
+        """Let it have what it wants again; start it if it is dead."""
+        self._mortal = False
+        if self.running:
+            unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            resource.prlimit(self.pid, resource.RLIMIT_AS, unlimited)
+        else:
+            self.start()
+
     def turn_clock(self) -> None:
         """Take the next step of ``clock``."""
         self._signal(signal.SIGUSR1)
@@ -191,6 +211,13 @@ class Exporter:
     def logged(self) -> str:
         """All of its log."""
         return self.log.read_text() if self.log.exists() else ""
+
+    def says(self, words: str, *, times: int = 1, within: float = 30.0) -> None:
+        """Wait until these words stand in its log so often."""
+        eventually(
+            lambda: self.logged().count(words) >= times, within=within,
+            what=f"{words!r} {times} times in the log",
+        )  # fmt: skip
 
     def tail(self) -> str:
         """The end of its log, for a failed test to show."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -81,7 +82,7 @@ class FaultRun:
         flows: Sequence[str] = FLOWS,
         limits: Limits = LIMITS,
         holds: float = 0.2,
-        pace: float = 0.06,
+        pace: float = 0.12,
         seed: int | None = None,
         destination: Destination | None = None,
         secret: Mapping[str, str] | None = None,
@@ -244,6 +245,7 @@ class FaultRun:
         )
         self.engine.dispose()
         self._writers_engine.dispose()
+        shutil.rmtree(self._logs)
         return figures
 
     def open_store(self, stream: Stream) -> ObjectStore:

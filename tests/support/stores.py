@@ -58,9 +58,7 @@ def make_bucket(
 
 
 @contextmanager
-def _s3_client(
-    endpoint_url: str | None, secret: Mapping[str, str] = S3_SECRET
-) -> Iterator[Any]:
+def _s3_client(endpoint_url: str | None, secret: Mapping[str, str] = S3_SECRET) -> Iterator[Any]:
     client = boto3.client(
         "s3",
         endpoint_url=endpoint_url,

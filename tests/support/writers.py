@@ -82,6 +82,12 @@ class Writers:
         with self._lock:
             return sum(len(events) for events in self.committed.values())
 
+    def append(self, flow: str, snapshots: Sequence[bytes]) -> None:
+        """Commit these events of the test's own, as a backlog."""
+        with self._transaction(flow) as (connection, kept):
+            kept.extend(snapshots)
+            self._repository.append(connection, kept)
+
     @contextmanager
     def running(self) -> Iterator[Writers]:
         """Write while the block runs; at its end every transaction is over."""
