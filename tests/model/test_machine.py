@@ -1,0 +1,336 @@
+"""The real exporters, writers and database, step by step in orders that Hypothesis makes up.
+
+What the model takes for granted is tried here: that the product's steps are the model's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import hypothesis
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Connection
+from support.bucket_check import check_bucket
+from support.fixtures_postgres import Database
+from support.lead_events import id_of, lead_event
+from support.memory_store import MemoryStore
+
+from auditstore import EventRepository, streams
+from auditstore.objects import NewObject
+from auditstore.streams import Limits, NewStream
+from model.oracle import Oracle
+from model.stepped import BLOCKED, IDLE, Exporter
+
+EXAMPLES = 30
+STEPS = 50
+GATES = ("begin", "tail", "commit", "put", "stored")
+_numbers = itertools.count(1)
+_exporters = st.integers(0, 1)
+_writers = st.integers(0, 2)
+_gates = st.sampled_from(GATES)
+
+
+class Writer:
+    """A connection with at most one open transaction, and the events in it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: Connection | None = None
+        self.events: list[bytes] = []
+
+    def append(self, flow: str, count: int) -> None:
+        """Append in the open transaction, or in a new one."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        made = [lead_event(flow) for _ in range(count)]
+        EventRepository().append(self._connection, made)
+        self.events += made
+
+    def append_and_regret(self, flow: str, count: int) -> None:
+        """Append inside a savepoint, and roll back to it: the positions stay taken."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        with self._connection.begin_nested() as savepoint:
+            EventRepository().append(self._connection, [lead_event(flow) for _ in range(count)])
+            savepoint.rollback()
+
+    def end(self, how: Callable[[Connection], Any]) -> list[bytes]:
+        """End the transaction; return what was in it."""
+        connection, events = self._connection, self.events
+        self._connection, self.events = None, []
+        if connection is not None:
+            how(connection)
+            connection.close()
+        return events
+
+
+class Protocol(RuleBasedStateMachine):
+    """Three writers, two exporters, one stream of its own; every step is one of theirs."""
+
+    database: ClassVar[Database]
+    seen: ClassVar[Counter[str]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = sa.create_engine(self.database.url, poolclass=sa.NullPool)
+        self.admin = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self.flow = f"flow-{next(_numbers)}"
+        self.store = MemoryStore()
+        with self.engine.begin() as connection:
+            new = NewStream(self.flow, f"s3://bucket-1/{self.flow}", limits=Limits(max_events=3))
+            self.stream_id = streams.add(connection, new, actor="test").stream_id
+        self.reader = self.engine.connect()
+        self.oracle = Oracle(self.reader, self.stream_id, self.store.objects)
+        self.writers = [Writer(self.engine) for _ in range(3)]
+        self.prepared: dict[str, list[bytes]] = {}
+        self.committed: dict[str, bytes] = {}
+        self.late: list[NewObject] = []
+        self.exporters = [self.new_exporter(number) for number in range(2)]
+
+    def new_exporter(self, number: int) -> Exporter:
+        """A process that knows nothing yet."""
+        name = f"{self.flow} exporter {number}"
+        return Exporter(self.database.url, name, self.store, self.admin, self.seen)
+
+    # --- writers ------------------------------------------------------------------
+
+    @rule(writer=_writers, count=st.integers(1, 4))
+    def append(self, writer: int, count: int) -> None:
+        """Events get their positions; they may become visible much later."""
+        self.writers[writer].append(self.flow, count)
+
+    @rule(writer=_writers)
+    def append_inside_a_savepoint(self, writer: int) -> None:
+        """Positions that stay empty."""
+        self.writers[writer].append_and_regret(self.flow, 1)
+
+    @rule(count=st.integers(1, 4))
+    def append_and_commit(self, count: int) -> None:
+        """A short transaction overtakes those that are open."""
+        writer = Writer(self.engine)
+        writer.append(self.flow, count)
+        self.owe(writer.end(Connection.commit))
+
+    @rule(writer=_writers)
+    def commit(self, writer: int) -> None:
+        """Its events are owed from now on."""
+        self.owe(self.writers[writer].end(Connection.commit))
+
+    @rule(writer=_writers, dropped=st.booleans())
+    def roll_back(self, writer: int, dropped: bool) -> None:
+        """By its own will, or since its connection broke."""
+        self.writers[writer].end(Connection.invalidate if dropped else Connection.rollback)
+
+    @precondition(lambda self: len(self.prepared) < 5)
+    @rule(writer=_writers)
+    def prepare(self, writer: int) -> None:
+        """The transaction leaves its session."""
+        if not self.writers[writer].events:
+            return
+        gid = secrets.token_hex(8)
+        self.prepared[gid] = self.writers[writer].end(
+            lambda connection: connection.exec_driver_sql(f"PREPARE TRANSACTION '{gid}'")
+        )
+
+    @precondition(lambda self: self.prepared)
+    @rule(commit=st.booleans())
+    def end_prepared(self, commit: bool) -> None:
+        """Another session ends it."""
+        gid, events = self.prepared.popitem()
+        self.admin.exec_driver_sql(f"{'COMMIT' if commit else 'ROLLBACK'} PREPARED '{gid}'")
+        if commit:
+            self.owe(events)
+
+    def owe(self, events: list[bytes]) -> None:
+        """These must come to lie in the bucket."""
+        for snapshot in events:
+            self.committed[id_of(snapshot)] = snapshot
+
+    # --- exporters ----------------------------------------------------------------
+
+    @rule(exporter=_exporters)
+    def tick(self, exporter: int) -> None:
+        """The fence looks."""
+        self.exporters[exporter].tick()
+
+    @rule(exporter=_exporters, writer=_writers, commits=st.booleans())
+    def tick_while_a_writer_writes(self, exporter: int, writer: int, commits: bool) -> None:
+        """Between the fence's two questions somebody appends, or commits."""
+        self.seen["writers between the fence's two questions"] += 1
+        between = self.writers[writer]
+        if commits:
+            self.exporters[exporter].tick(lambda: self.owe(between.end(Connection.commit)))
+        else:
+            self.exporters[exporter].tick(lambda: between.append(self.flow, 1))
+
+    @rule(exporter=_exporters, ticks=st.integers(0, 2), gate=_gates)
+    def begin_turn(self, exporter: int, ticks: int, gate: str) -> None:
+        """With the fence as it is now, whatever happens to it later; it stops at the gate."""
+        process = self.exporters[exporter]
+        for _ in range(ticks or not process.fence.safe.run):
+            process.tick()
+        if process.gates.settle() == IDLE:
+            process.begin_turn(self.stream_id)
+            self.go_on_to(process, gate)
+
+    @precondition(lambda self: self.busy())
+    @rule(which=st.integers(0, 1), gate=_gates)
+    def go_on(self, which: int, gate: str) -> None:
+        """A worker goes on from where it stands, however long it stood there."""
+        process = self.busy()[which % len(self.busy())]
+        process.step()
+        self.go_on_to(process, gate)
+
+    def go_on_to(self, process: Exporter, gate: str) -> None:
+        """Until it stands at this gate, is blocked, or has finished."""
+        at = process.gates.settle()
+        while at not in {gate, IDLE, BLOCKED}:
+            at = process.step()
+        self.seen[f"stood at {at}"] += 1
+        self.settle()
+
+    @precondition(lambda self: self.busy())
+    @rule(which=st.integers(0, 1))
+    def lose_the_lease(self, which: int) -> None:
+        """The turn is to end; the file in hand is finished all the same."""
+        self.busy()[which % len(self.busy())].turn_ends = True
+
+    @precondition(lambda self: self.busy())
+    @rule(which=st.integers(0, 1))
+    def cut_its_connection(self, which: int) -> None:
+        """Its session ends; the process notices at its next statement."""
+        if self.busy()[which % len(self.busy())].cut():
+            self.seen["connections cut"] += 1
+        self.settle()
+
+    @precondition(lambda self: self.busy())
+    @rule(which=st.integers(0, 1), gate=st.none() | _gates, sent=st.booleans())
+    def kill(self, which: int, gate: str | None, sent: bool) -> None:
+        """A process dies at this gate or where it stands, its request perhaps on the way; another
+        takes its place.
+        """
+        exporter = self.busy()[which % len(self.busy())]
+        if gate is not None:
+            self.go_on_to(exporter, gate)
+        request = exporter.kill()
+        if request is not None and sent:
+            self.late.append(request)
+        assert not exporter.failures, exporter.failures
+        number = self.exporters.index(exporter)
+        self.exporters[number] = self.new_exporter(number)
+        self.settle()
+
+    def busy(self) -> list[Exporter]:
+        """Those in a turn."""
+        return [each for each in self.exporters if each.gates.at != IDLE]
+
+    @precondition(lambda self: self.late)
+    @rule()
+    def late_request_arrives(self) -> None:
+        """What a dead process had sent reaches the store."""
+        self.store.put_if_absent(self.late.pop(0))
+        self.seen["late requests"] += 1
+
+    def settle(self) -> None:
+        """What one has done may have freed the other: wait until it stands still again."""
+        for exporter in self.exporters:
+            exporter.gates.settle()
+
+    # --- what must hold -----------------------------------------------------------
+
+    @invariant()
+    def every_promise_holds(self) -> None:
+        """After every step; and no turn may fail but for the database."""
+        for exporter in self.exporters:
+            assert not exporter.failures, exporter.failures
+        self.oracle.check()
+
+    def teardown(self) -> None:
+        """Everything comes to an end; then all that was committed lies in the bucket once."""
+        try:
+            for request in self.late:
+                self.store.put_if_absent(request)
+            # One dies where it stands; the other finishes what it has in hand, and the rest.
+            first, last = self.exporters
+            first.kill()
+            while last.step() != IDLE:
+                pass
+            for writer in self.writers:
+                self.owe(writer.end(Connection.commit))
+            for gid in list(self.prepared):
+                self.admin.exec_driver_sql(f"COMMIT PREPARED '{gid}'")
+                self.owe(self.prepared.pop(gid))
+            last.tick()
+            last.begin_turn(self.stream_id)
+            while last.step() != IDLE:
+                pass
+            self.every_promise_holds()
+            if self.committed:
+                checked = check_bucket(self.engine, self.stream_id, self.store, self.committed)
+                self.seen["events delivered"] += checked.events
+                self.seen["files delivered"] += checked.objects
+            assert self.committed or not self.store.objects
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Leave nothing open, also after a failure."""
+        for exporter in self.exporters:
+            exporter.kill()
+        for writer in self.writers:
+            writer.end(Connection.rollback)
+        for gid in self.prepared:
+            self.admin.exec_driver_sql(f"ROLLBACK PREPARED '{gid}'")
+        self.reader.close()
+        self.admin.close()
+        self.engine.dispose()
+
+
+@pytest.mark.timeout(600)
+def test_the_real_exporters_keep_every_promise_in_any_order(database: Database) -> None:
+    """Late commits, rollbacks, prepared transactions, kills at every gate, cuts, late requests."""
+    seed = int(os.environ.get("AUDITSTORE_MODEL_SEED", "1"))
+    examples = int(os.environ.get("AUDITSTORE_MODEL_EXAMPLES", str(EXAMPLES)))
+    print(f"seed {seed}, {examples} examples; AUDITSTORE_MODEL_SEED and _EXAMPLES change them")
+    seen: Counter[str] = Counter()
+
+    @hypothesis.seed(seed)
+    class Seeded(Protocol):
+        pass
+
+    Seeded.database, Seeded.seen = database, seen
+    run_state_machine_as_test(
+        Seeded,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    for what, count in sorted(seen.items()):
+        print(f"{count:6} {what}")
+    for gate in GATES:
+        assert seen[f"killed at {gate}"], f"none was killed at {gate}"
+    for what in (
+        "connections cut", "late requests", "objects found there already", "stood at blocked",
+        "turns that ended with the database away",
+    ):  # fmt: skip
+        assert seen[what], f"the examples never came to: {what}"
+    assert seen["files delivered"] > 2 * examples
