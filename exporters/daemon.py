@@ -34,6 +34,7 @@ from auditstore.sql import partitions as partitions_sql
 from auditstore.sql import server
 from auditstore.sql.failures import translated
 from exporters.fence import Fence, SafePosition
+from exporters.observer import UNOBSERVED, Observer, Pulse
 from exporters.tasks import Lanes, Task, Tasks
 from exporters.worker import StoreOpener, Worker
 
@@ -82,12 +83,13 @@ class Daemon:
         open_store: StoreOpener,
         config: DaemonConfig | None = None,
         *,
+        observer: Observer = UNOBSERVED,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._config = config or DaemonConfig()
         self._monotonic = monotonic
-        self._worker = Worker(engine, open_store)
+        self._worker = Worker(engine, open_store, observer)
         self.daemon_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stopping = threading.Event()
         self._tasks = Tasks(self._config.lanes, recheck=self._config.recheck)
@@ -99,6 +101,7 @@ class Daemon:
         self._fence_connection: Connection | None = None
         self._waiting_for: str | None = None
         self._away_until = 0.0
+        self._ticked_at = monotonic()
         self._threads = ThreadPoolExecutor(self._config.lanes.threads, thread_name_prefix="stream")
         self._uploads: set[Future[None]] = set()
         self._scheduler = BackgroundScheduler(
@@ -120,7 +123,9 @@ class Daemon:
             raise
         now = datetime.now(UTC)
         every = self._config
-        self._scheduler.add_job(self._guard(self._tick), "interval", seconds=every.tick)
+        self._scheduler.add_job(
+            self._beating(self._guard(self._tick)), "interval", seconds=every.tick
+        )
         self._scheduler.add_job(
             self._guard(self._keep_leases), "interval", seconds=every.lease_ttl / 5
         )
@@ -156,7 +161,27 @@ class Daemon:
         log.info("stopped", daemon=self.daemon_id, unfinished=len(unfinished))
         return not unfinished
 
+    def pulse(self) -> Pulse:
+        """How it is at this moment, without asking anybody; any thread may call."""
+        fence, safe = self._fence, self._safe
+        return Pulse(
+            daemon_id=self.daemon_id,
+            tick_age=self._monotonic() - self._ticked_at,
+            fence_position=safe.position,
+            fence_age=None if fence is None else fence.age,
+            run=safe.run,
+        )
+
     # --- the scheduler's jobs -------------------------------------------------------
+
+    def _beating(self, job: Callable[[], None]) -> Callable[[], None]:
+        """The tick, also while it waits for the database: one that hangs is not begun again."""
+
+        def beating() -> None:
+            self._ticked_at = self._monotonic()
+            job()
+
+        return beating
 
     def _guard(self, job: Callable[[], None]) -> Callable[[], None]:
         """A job that waits while the database is in trouble, and says once what the matter is."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +35,7 @@ from auditstore.streams import Stream
 from exporters import history
 from exporters.delivery import put, record, render
 from exporters.fence import SafePosition
+from exporters.observer import UNOBSERVED, Observer
 from exporters.sealing import NotDue, seal
 
 log = structlog.get_logger("exporter")
@@ -67,9 +69,12 @@ class Outcome:
 class Worker:
     """Works on streams, one call a stream at a time; shared by the daemon's threads."""
 
-    def __init__(self, engine: Engine, open_store: StoreOpener) -> None:
+    def __init__(
+        self, engine: Engine, open_store: StoreOpener, observer: Observer = UNOBSERVED
+    ) -> None:
         self._engine = engine
         self._open_store = open_store
+        self._observer = observer
         self._stores: dict[int, tuple[object, ObjectStore]] = {}
         self._lock = threading.Lock()
 
@@ -87,23 +92,26 @@ class Worker:
         DatabaseUnavailable is raised.
         """
         delivered = events = 0
+        file: SealedFile | None = None
         try:
             while may_go_on():
+                file = None
                 step = self._next(stream_id, fence, flush=flush)
                 if not isinstance(step, SealedFile):
                     due_in = step.due_in if isinstance(step, NotDue) else None
                     return Outcome(delivered, events, due_in=due_in)
+                file = step
                 self._deliver(step)
                 delivered += 1
                 events += step.event_count
         except DatabaseUnavailable:
             raise
         except AuditStoreError as error:
-            return self._failed(stream_id, error, delivered, events)
+            return self._failed(stream_id, error, delivered, events, file)
         except Exception as error:
             # A defect of ours, or a library's: shown to the operator as the stream's state.
             log.exception("unexpected failure", stream=stream_id)
-            return self._failed(stream_id, _unexpected(error), delivered, events)
+            return self._failed(stream_id, _unexpected(error), delivered, events, file)
         return Outcome(delivered, events, due_in=0.0)
 
     def forget_others(self, stream_ids: Collection[int]) -> None:
@@ -138,7 +146,11 @@ class Worker:
                     step = seal(connection, stream_id, fence=fence.position, flush=flush)
                     if step is None or isinstance(step, NotDue):
                         _clear_trouble(connection, stream)
-                    return step
+                        return step
+                    new = step
+            if waiting is None:
+                self._observer.sealed(stream, new)
+                return new
         return waiting
 
     def _check_history(self, stream: Stream) -> None:
@@ -155,10 +167,13 @@ class Worker:
             store = self._store(connection, stream)
             rendering = render(connection, stream, sealed)
         # The database is let go of while the store takes its time.
+        began = time.monotonic()
         delivery = put(rendering, sealed, store)
-        self._record(stream, sealed, delivery)
+        self._record(stream, sealed, delivery, upload_seconds=time.monotonic() - began)
 
-    def _record(self, stream: Stream, sealed: SealedFile, delivery: Delivery) -> None:
+    def _record(
+        self, stream: Stream, sealed: SealedFile, delivery: Delivery, *, upload_seconds: float
+    ) -> None:
         with translated(), self._engine.begin() as connection:
             recorded = record(connection, sealed, delivery)
             if stream.status.state != "streaming":
@@ -172,6 +187,7 @@ class Worker:
                 bytes=delivery.object_bytes,
                 key=sealed.object_key,
             )
+            self._observer.delivered(stream, sealed, delivery, upload_seconds=upload_seconds)
 
     def _store(self, connection: Connection, stream: Stream) -> ObjectStore:
         """The stream's store, opened anew after every change of its settings or credential."""
@@ -187,7 +203,12 @@ class Worker:
         return store
 
     def _failed(
-        self, stream_id: int, error: AuditStoreError, delivered: int, events: int
+        self,
+        stream_id: int,
+        error: AuditStoreError,
+        delivered: int,
+        events: int,
+        file: SealedFile | None,
     ) -> Outcome:
         state = _state_after(error)
         with translated(), self._engine.begin() as connection:
@@ -205,9 +226,11 @@ class Worker:
                 retry_in=retry_in,
             )
         log.log(
-            _LEVELS[state], state, stream=stream_id, code=error.code, cause=error.message,
-            hint=error.hint, attempts=attempts, retry_in=retry_in and round(retry_in, 1),
+            _LEVELS[state], state, stream=stream_id, sequence=file and file.sequence,
+            key=file and file.object_key, code=error.code, cause=error.message, hint=error.hint,
+            attempts=attempts, retry_in=retry_in and round(retry_in, 1),
         )  # fmt: skip
+        self._observer.failed(stream, state)
         return Outcome(delivered, events, retry_in=retry_in, halted=state == "halted", error=error)
 
 

@@ -1,4 +1,4 @@
-"""An hour without the store, in scaled time: a second here is six minutes there.
+"""An hour without the store, in scaled time: a second here is ten minutes there.
 
 What the exporter waits between its tries is scaled with it, and the client's own tries are left
 out, since their pauses cannot be. What servers and machine take for their work is not scaled: to
@@ -18,7 +18,7 @@ from support.store_faults import PATIENCE_S, await_state, look, run_behind
 from auditstore.streams import Limits
 from exporters import worker
 
-SCALE = 360.0
+SCALE = 600.0
 HOUR_S = 3600 / SCALE
 SCALED = {
     "exporters.worker._FIRST_RETRY": worker._FIRST_RETRY / SCALE,

@@ -13,6 +13,7 @@ from auditstore.database import create_engine
 from auditstore.objects import ObjectStore
 from auditstore.streams import Limits, NewStream, Stream
 from exporters.daemon import Daemon, DaemonConfig
+from exporters.observer import UNOBSERVED, Observer
 from support.bucket_check import check_bucket
 from support.eventually import eventually
 from support.lead_events import id_of, lead_event
@@ -73,9 +74,9 @@ class Site:
         if covered:
             self.expected[stream_id] |= {id_of(each): each for each in made}
 
-    def start(self, config: DaemonConfig = QUICK) -> Daemon:
+    def start(self, config: DaemonConfig = QUICK, *, observer: Observer = UNOBSERVED) -> Daemon:
         """A daemon at work; stopped at the end of the test unless the test did so."""
-        daemon = Daemon(self.new_engine(), self.open, config)
+        daemon = Daemon(self.new_engine(), self.open, config, observer=observer)
         daemon.start()
         self.daemons.append(daemon)
         return daemon
