@@ -139,7 +139,7 @@ def test_a_stream_that_comes_to_it_meanwhile_is_not_forgotten(engine: Engine) ->
         insist_on_tried("both", tried=made, using=made)
         with pytest.raises(CredentialRefused, match="for stream 2 changed while"):
             insist_on_tried("both", tried=made[:1], using=made)
-        changed = streams.change(connection, 1, {"endpoint_url": "http://x"}, actor="me")
+        changed = streams.change(connection, 1, {"endpoint_url": "http://127.0.0.1:1"}, actor="me")
         with pytest.raises(CredentialRefused, match="for stream 1 changed while"):
             insist_on_tried("both", tried=made, using=[changed, made[1]])
 
