@@ -26,7 +26,6 @@ from sqlalchemy import Connection
 import exporters.daemon
 import exporters.delivery
 import exporters.stores.azure_client
-import exporters.stores.folder
 import exporters.stores.s3_session
 import exporters.worker
 from auditstore import streams
@@ -85,8 +84,7 @@ def arm(point: str, fuse: Fuse) -> None:
         worker.put = _at_entry(worker.put, fuse)
     elif point == "half uploaded":
         _halve_bodies(fuse)
-        folder = exporters.stores.folder.FolderStore
-        folder._link = _at_entry(folder._link, fuse)  # type: ignore[method-assign]
+        os.link = _at_entry(os.link, fuse)  # a file is written whole, then it gets its name
     elif point == "before record commit":
         worker.record = _before_commit(worker.record, fuse)
     elif point == "after record commit":
