@@ -82,7 +82,7 @@ class FaultRun:
         flows: Sequence[str] = FLOWS,
         limits: Limits = LIMITS,
         holds: float = 0.2,
-        pace: float = 0.12,
+        pace: float = 0.3,
         seed: int | None = None,
         destination: Destination | None = None,
         secret: Mapping[str, str] | None = None,
