@@ -15,8 +15,9 @@ from sqlalchemy.exc import ArgumentError
 
 from auditstore.errors import ConfigurationError, SchemaOutdated
 from auditstore.sql import server
-from auditstore.sql.failures import translated
+from auditstore.sql.failures import leave_stale_sessions, translated
 from auditstore.sql.tables import SCHEMA
+from auditstore.transport import protected
 
 #: What the partitioned outbox and its triggers need.
 MINIMUM_SERVER_VERSION: Final = 15
@@ -24,7 +25,10 @@ _DRIVERS: Final = {"postgresql", "postgres", "postgresql+psycopg"}
 
 
 def database_url(text: str) -> URL:
-    """Parse ``postgresql://...`` (libpq's or SQLAlchemy's form) for psycopg 3."""
+    """Parse ``postgresql://...`` (libpq's or SQLAlchemy's form) for psycopg 3.
+
+    A server off this machine must prove who it is, see :mod:`auditstore.transport`.
+    """
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -39,12 +43,25 @@ def database_url(text: str) -> URL:
             f"AUDITSTORE_DATABASE_URL names {url.drivername!r}, not PostgreSQL",
             hint="Write it like postgresql://user:password@host:5432/database.",
         )
-    return url.set(drivername="postgresql+psycopg")
+    return protected(url.set(drivername="postgresql+psycopg"))
 
 
-def create_engine(text: str, *, application_name: str = "auditstore", **options: Any) -> Engine:
-    """An engine for :func:`database_url`; connects lazily, checks pooled connections."""
-    return sqlalchemy.create_engine(
+def create_engine(
+    text: str,
+    *,
+    application_name: str = "auditstore",
+    longest_idle: float | None = None,
+    **options: Any,
+) -> Engine:
+    """An engine for :func:`database_url`; connects lazily, checks pooled connections.
+
+    The server ends a transaction in which nothing happens for ``longest_idle`` seconds, so that
+    a process that is stopped or cut off in the midst of one does not keep its locks.
+    """
+    session = "-c timezone=UTC -c client_encoding=UTF8"
+    if longest_idle is not None:
+        session += f" -c idle_in_transaction_session_timeout={round(longest_idle * 1000)}"
+    engine = sqlalchemy.create_engine(
         database_url(text),
         pool_pre_ping=True,
         connect_args={
@@ -55,10 +72,12 @@ def create_engine(text: str, *, application_name: str = "auditstore", **options:
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
-            "options": "-c timezone=UTC -c client_encoding=UTF8",
+            "options": session,
         },
         **options,
     )
+    leave_stale_sessions(engine)
+    return engine
 
 
 def migrations_folder() -> Path:

@@ -11,11 +11,14 @@ import ipaddress
 import posixpath
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from auditstore.errors import ConfigurationError
 
+#: The option by which an operator records that a server may be spoken to unencrypted.
+INSECURE_HTTP = "insecure_http"
 #: The longest prefix, in bytes of UTF-8; the rest of S3's 1024 is for the key's own part.
 MAX_PREFIX_BYTES = 512
 
@@ -132,6 +135,30 @@ def parse_destination(url: str, endpoint_url: str | None = None) -> Destination:
             )
         return Destination("file", _decoded_folder(path), "", endpoint_url)
     return Destination(scheme, authority, path.removesuffix("/"), endpoint_url)
+
+
+def check_encryption(url: str | None, options: Mapping[str, str]) -> None:
+    """Refuse ``http`` to another machine unless the stream's options say that it is meant."""
+    parts = urlsplit(url or "")
+    host = parts.hostname or ""
+    if parts.scheme != "http" or is_loopback(host) or options.get(INSECURE_HTTP) == "yes":
+        return
+    raise ConfigurationError(
+        f"http:// to {host} would carry events unencrypted, to whoever answers there",
+        hint="Write https://, or record on the stream that this is meant: "
+        f"--option {INSECURE_HTTP}=yes.",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is a name or an address of this machine alone."""
+    name = host.strip("[]").lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _decoded_folder(path: str) -> str:

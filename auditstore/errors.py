@@ -27,6 +27,12 @@ class ConfigurationError(AuditStoreError):
     code = "configuration"
 
 
+class CredentialRefused(AuditStoreError):
+    """A new secret that does not work wherever it would be used; the old one stays in force."""
+
+    code = "credential-refused"
+
+
 class NotFound(AuditStoreError):
     """A stream, credential or event that is not there."""
 
@@ -84,6 +90,12 @@ class DatabaseUnavailable(AuditStoreError):
     """The server cannot be reached or closed the connection; passing, retried."""
 
     code = "database-unavailable"
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The server is reachable and takes no writes; passes with a promotion or a setting."""
+
+    code = "database-read-only"
 
 
 class DatabaseRefused(AuditStoreError):

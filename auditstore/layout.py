@@ -26,10 +26,14 @@ DEFAULT_TEMPLATE: Final = (
 EVENT_TEMPLATE: Final = "{lead}/{event}.json"
 #: Where the events without a lead go in LeadConduit's layout. No lead id is encoded like this.
 NO_LEAD: Final = "%no-lead"
+#: What the names of files begin with that a folder has not finished.
+RESERVED_START: Final = ".tmp-"
 _LONGEST_LEAD: Final = 200
 _LEAD_START: Final = 100
 #: S3's limit and the smaller of the two clouds', in bytes of UTF-8.
 MAX_KEY_BYTES: Final = 1024
+#: What file systems take for one part of a path, in bytes.
+MAX_NAME_BYTES: Final = 255
 
 _FIELDS: Final = (
     "flow", "date", "year", "month", "day", "hour", "stream", "sequence", "first", "last",
@@ -47,8 +51,11 @@ def encode_part(text: str) -> str:
     """One path segment from arbitrary text.
 
     Dots at the end are encoded too: ``.`` and ``..`` lose their meaning, and Azure drops others.
+    So is the first one of a name that a folder keeps for unfinished files.
     """
     encoded = quote(text, safe="")
+    if encoded.startswith(RESERVED_START):
+        encoded = "%2E" + encoded[1:]
     bare = encoded.rstrip(".")
     return bare + "%2E" * (len(encoded) - len(bare))
 
@@ -96,8 +103,14 @@ def event_key(*, prefix: str, lead_id: str | None, event_id: str) -> str:
     return join(prefix, f"{lead}/{event_id}.json")
 
 
-def check_template(template: str, *, prefix: str, flow_id: str) -> None:
-    """Raise ConfigurationError for a template by which two files could share a key."""
+def check_template(
+    template: str, *, prefix: str, flow_id: str, max_part_bytes: int | None = None
+) -> None:
+    """Raise ConfigurationError for a template by which two files could share a key.
+
+    Also for one whose keys are longer than the stores take, or have a part that is longer than
+    ``max_part_bytes``.
+    """
     hint = f"Write a template like {DEFAULT_TEMPLATE}"
     try:
         parts = list(string.Formatter().parse(template))
@@ -134,6 +147,13 @@ def check_template(template: str, *, prefix: str, flow_id: str) -> None:
         raise ConfigurationError(
             f"keys would be {len(longest.encode())} bytes long, over {MAX_KEY_BYTES}",
             hint="Shorten the prefix or the template.",
+        )
+    part = max(len(part) for part in longest.split("/"))
+    if max_part_bytes is not None and part > max_part_bytes:
+        raise ConfigurationError(
+            f"keys would have a part of {part} bytes, and a file's name takes {max_part_bytes}",
+            hint="Choose a template without {flow}: --template "
+            "'date={date}/hour={hour}/{stream}-{sequence}-{first}-{last}.ndjson.gz'.",
         )
 
 

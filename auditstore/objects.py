@@ -7,9 +7,10 @@ There is no overwrite and no delete in it, so no caller can do either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from datetime import datetime
+from typing import Protocol, runtime_checkable
 
 #: Objects with this name prefix (after the last slash) are connection tests, not data.
 VERIFICATION_PREFIX = "auditstore_verification"
@@ -87,4 +88,36 @@ class ObjectStore(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a store says of itself, for people; ``value`` is ``None`` where it does not say so
+    to a credential without the permission ``needs``.
+    """
+
+    name: str
+    value: str | None
+    needs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was learned; ``clock_ahead`` is in seconds, ``None`` where the store has no clock."""
+
+    facts: tuple[Fact, ...]
+    clock_ahead: float | None = None
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A store that can be asked about itself. Delivering never depends on the answers."""
+
+    def inspect(self, now: Callable[[], datetime]) -> Inspection:
+        """Ask for protection of objects and the clock; ``now`` is the host's clock, aware.
+
+        What the credential may not ask is left unknown. Raises as
+        :class:`ObjectStore`'s methods do.
+        """
         ...

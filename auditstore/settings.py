@@ -3,20 +3,48 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Final, Literal, Self, cast
 
 from auditstore.errors import ConfigurationError
 
 PartitionPeriod = Literal["month", "day"]
 
+_ADDRESS: Final = re.compile(
+    r"(?:\[(?P<bracketed>[0-9A-Fa-f:.%]+)\]|(?P<host>[^\s:\[\]/@]*)):(?P<port>[0-9]{1,5})", re.ASCII
+)
+_LAST_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a server listens. An empty host is every interface, port 0 any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``; raise ConfigurationError for others."""
+        found = _ADDRESS.fullmatch(text)
+        if found is None or int(found["port"]) > _LAST_PORT:
+            raise ConfigurationError(
+                f"{text!r} is no address to listen on",
+                hint="Write 127.0.0.1:9464, [::1]:9464, or :9464 for every interface.",
+            )
+        return cls(found["bracketed"] or found["host"] or "", int(found["port"]))
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``AUDITSTORE_DATABASE_URL``, ``AUDITSTORE_HOME``, ``AUDITSTORE_SECRET_KEYS``,
-    ``AUDITSTORE_PARTITIONS`` and ``AUDITSTORE_LOG_FORMAT``.
+    ``AUDITSTORE_PARTITIONS``, ``AUDITSTORE_LOG_FORMAT`` and ``AUDITSTORE_METRICS_LISTEN``.
 
     ``database_url`` and ``secret_keys`` are secret: they are left out of the repr.
     """
@@ -26,6 +54,7 @@ class Settings:
     secret_keys: tuple[str, ...] = field(default=(), repr=False)
     partitions: PartitionPeriod = "month"
     log_format: Literal["console", "json"] = "console"
+    metrics_listen: ListenAddress | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -44,6 +73,7 @@ class Settings:
                 "Literal['console', 'json']",
                 _choice(env, "AUDITSTORE_LOG_FORMAT", "console", "json"),
             ),
+            metrics_listen=_listen(env.get("AUDITSTORE_METRICS_LISTEN")),
         )
 
     def require_database_url(self) -> str:
@@ -62,6 +92,17 @@ def _home(env: Mapping[str, str]) -> Path:
     data = env.get("XDG_DATA_HOME")
     base = Path(data) if data else Path(env.get("HOME") or Path.cwd()) / ".local" / "share"
     return base / "auditstore"
+
+
+def _listen(value: str | None) -> ListenAddress | None:
+    if not value:
+        return None
+    try:
+        return ListenAddress.parse(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"AUDITSTORE_METRICS_LISTEN: {error.message}", hint=error.hint
+        ) from error
 
 
 def _choice(env: Mapping[str, str], name: str, *choices: str) -> str:

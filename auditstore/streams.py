@@ -16,12 +16,14 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from auditstore.destinations import Destination, parse_destination
+from auditstore.destinations import Destination, check_encryption, parse_destination
 from auditstore.errors import ConfigurationError, NotFound
+from auditstore.events import unusable_owner_id
 from auditstore.layout import (
     DEFAULT_TEMPLATE,
     EVENT_TEMPLATE,
     FORMATS,
+    MAX_NAME_BYTES,
     Format,
     check_template,
 )
@@ -57,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What an operator sees of a stream that is enabled."""
+    """What an operator sees; of a disabled stream only ``since`` is to be shown."""
 
     state: str
     code: str | None
@@ -70,11 +72,15 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A stream's settings, and where the exporter stands with it."""
+    """A stream's settings, and where the exporter stands with it.
+
+    ``url`` and ``endpoint_url`` are what the row says, ``destination`` what they come to.
+    """
 
     stream_id: int
     flow_id: str
-    destination: Destination
+    url: str
+    endpoint_url: str | None
     region: str | None
     credential_id: int | None
     credential_name: str | None
@@ -96,6 +102,28 @@ class Stream:
     lease_until: datetime | None
 
     @property
+    def destination(self) -> Destination:
+        """Where the files go; ConfigurationError if the row was changed by hand to no place.
+
+        Told only to who wants to go there, so that one such row stops no other stream.
+        """
+        try:
+            return parse_destination(self.url, self.endpoint_url)
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"the place of stream {self.stream_id} cannot be read: {error.message}",
+                hint="The row was changed past auditstore. Put its url and endpoint_url back as "
+                f"`auditstore stream show {self.stream_id}` has them under Changes. {error.hint}",
+            ) from error
+
+    def overlaps(self, destination: Destination) -> bool:
+        """Whether files of this stream could lie among those of ``destination``."""
+        try:
+            return self.destination.overlaps(destination)
+        except ConfigurationError:
+            return False  # it can deliver nowhere
+
+    @property
     def shown_state(self) -> str:
         """The state in one word: ``disabled``, or what the exporter last reported."""
         return self.status.state if self.enabled else "disabled"
@@ -109,8 +137,8 @@ class Stream:
         """The settings as a change records them and a program reads them; no secrets."""
         return {
             "flow_id": self.flow_id,
-            "url": self.destination.url,
-            "endpoint_url": self.destination.endpoint_url,
+            "url": self.url,
+            "endpoint_url": self.endpoint_url,
             "region": self.region,
             "credential": self.credential_name,
             "options": dict(self.options),
@@ -152,11 +180,10 @@ def add(connection: Connection, new: NewStream, *, actor: str) -> Stream:
     """Add a stream; enabled, it covers every event appended from now on."""
     sql.lock_configuration(connection)
     destination = parse_destination(new.url, new.endpoint_url)
-    if not new.flow_id:
-        raise ConfigurationError("the flow id is empty", hint="Name the flow with --flow ID.")
+    _check_flow_id(new.flow_id)
     template = _template(new.format, new.key_template)
-    if new.format == "ndjson.gz":
-        check_template(template, prefix=destination.prefix, flow_id=new.flow_id)
+    _check_keys(new.format, template, destination, new.flow_id)
+    check_encryption(destination.endpoint_url, new.options)
     if new.enabled:
         _check_location(connection, destination, besides=None)
     stream_id = sql.insert_stream(
@@ -229,13 +256,16 @@ def change(
     template = _template(format_, values.get("key_template", before.key_template))
     if "key_template" in values:
         values["key_template"] = template  # None asks for the default
-    if format_ == "ndjson.gz":
-        check_template(template, prefix=before.destination.prefix, flow_id=before.flow_id)
+    _check_keys(format_, template, before.destination, before.flow_id)
     Limits(
         max_bytes=values.get("max_bytes", before.limits.max_bytes),
         max_events=values.get("max_events", before.limits.max_events),
         max_delay=values.get("max_delay", before.limits.max_delay),
     )
+    if values.keys() & {"endpoint_url", "options"}:
+        check_encryption(
+            values.get("endpoint_url", before.endpoint_url), values.get("options", before.options)
+        )
     if "endpoint_url" in values:
         destination = parse_destination(before.destination.url, values["endpoint_url"])
         values |= {"endpoint_url": destination.endpoint_url, "location": destination.location}
@@ -268,7 +298,7 @@ def disable(connection: Connection, stream_id: int, *, actor: str) -> Stream:
     if not before.enabled:
         return before
     sql.close_interval(connection, stream_id, before.sealed_position)
-    sql.update_stream(connection, stream_id, {"enabled": False})
+    sql.switch(connection, stream_id, {"enabled": False})
     after = get(connection, stream_id)
     _record(connection, actor, "disable", before, after)
     return after
@@ -288,7 +318,7 @@ def resume(connection: Connection, stream_id: int, *, actor: str) -> Stream:
 
 def _start(connection: Connection, stream_id: int, position: int) -> None:
     sql.open_interval(connection, stream_id, position)
-    sql.update_stream(connection, stream_id, {"enabled": True, "sealed_position": position})
+    sql.switch(connection, stream_id, {"enabled": True, "sealed_position": position})
 
 
 def _template(format_: Format, template: str | None) -> str:
@@ -302,14 +332,34 @@ def _template(format_: Format, template: str | None) -> str:
     return template or DEFAULT_TEMPLATE
 
 
+def _check_flow_id(flow_id: str) -> None:
+    """No event could ever be appended under an id that the intake refuses."""
+    if not flow_id:
+        raise ConfigurationError("the flow id is empty", hint="Name the flow with --flow ID.")
+    reason = unusable_owner_id(flow_id)
+    if reason is not None:
+        raise ConfigurationError(
+            f"no event can have this flow id: {reason}",
+            hint="Copy the id from an event's vars.flow.id.",
+        )
+
+
+def _check_keys(format_: Format, template: str, destination: Destination, flow_id: str) -> None:
+    if format_ == "ndjson.gz":
+        check_template(
+            template, prefix=destination.prefix, flow_id=flow_id,
+            max_part_bytes=MAX_NAME_BYTES if destination.scheme == "file" else None,
+        )  # fmt: skip
+
+
 def _check_location(
     connection: Connection, destination: Destination, *, besides: int | None
 ) -> None:
     """Two enabled streams may not share a location, nor one lie within another's."""
     for other in find(connection, enabled=True):
-        if other.stream_id != besides and destination.overlaps(other.destination):
+        if other.stream_id != besides and other.overlaps(destination):
             raise ConfigurationError(
-                f"stream {other.stream_id} already delivers to {other.destination.url}",
+                f"stream {other.stream_id} already delivers to {other.url}",
                 hint="Give each stream a prefix of its own, neither within the other, "
                 f"or disable stream {other.stream_id} first.",
             )
@@ -329,11 +379,19 @@ def changes(connection: Connection, stream_id: int) -> Sequence[Any]:
     return sql.list_changes(connection, "stream", stream_id)
 
 
+def state_changes(connection: Connection, stream_id: int, *, limit: int) -> Sequence[Any]:
+    """A stream's latest changes of state, the newest first: changed_at, from_state, from_code,
+    to_state, to_code, cause, and attempts, the tries that had failed by then.
+    """
+    return sql.latest_state_changes(connection, stream_id, limit=limit)
+
+
 def _stream(row: Any) -> Stream:
     return Stream(
         stream_id=row.stream_id,
         flow_id=row.flow_id,
-        destination=parse_destination(row.url, row.endpoint_url),
+        url=row.url,
+        endpoint_url=row.endpoint_url,
         region=row.region,
         credential_id=row.credential_id,
         credential_name=row.credential_name,

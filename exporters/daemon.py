@@ -1,8 +1,7 @@
 """The exporter daemon: APScheduler drives tail ticks, leases, retries and partition upkeep.
 
 It only decides which stream's work runs when; the work itself is :mod:`exporters.worker`. Each
-stream is worked on by one thread at a time, and streams in trouble have threads of their own,
-so that a broken bucket delays nobody else.
+stream is worked on by one thread at a time; :mod:`exporters.tasks` has the turns.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Final
@@ -35,12 +34,15 @@ from auditstore.sql import partitions as partitions_sql
 from auditstore.sql import server
 from auditstore.sql.failures import translated
 from exporters.fence import Fence, SafePosition
-from exporters.worker import Outcome, StoreOpener, Worker
+from exporters.observer import UNOBSERVED, Observer, Pulse
+from exporters.tasks import Lanes, Task, Tasks
+from exporters.worker import StoreOpener, Worker
 
 log = structlog.get_logger("exporter")
 
 # How far ahead partitions are made, in periods: a daemon may be away for most of that time.
 _PERIODS_AHEAD: Final[dict[PartitionPeriod, int]] = {"month": 3, "day": 15}
+_UPKEEP_AGAIN: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,38 +58,23 @@ class DaemonConfig:
     turn: float = 1.0
     lease_ttl: float = 15.0
     upkeep: float = 3600.0
-    workers: int = 6
-    troubled_workers: int = 4
+    lanes: Lanes = field(default_factory=Lanes)
     grace: float = 8.0
     partitions: PartitionPeriod = "month"
 
     @property
-    def threads(self) -> int:
-        """How many database connections the workers need at most."""
-        return self.workers + self.troubled_workers
+    def connections(self) -> int:
+        """How many the daemon needs: for what works, the fence, the jobs and a spare one.
 
-
-@dataclass(slots=True)
-class _Task:
-    """What this daemon knows of a stream that it has leased."""
-
-    stream_id: int
-    version: object = None
-    troubled: bool = False
-    halted: bool = False
-    running: Future[None] | None = None
-    # The version and the fence that its work saw last.
-    worked_version: object = None
-    worked_fence: int = -1
-    # Monotonic: not before this; without new events, again at that.
-    not_before: float = 0.0
-    check_at: float | None = 0.0
+        What hangs on its store holds none.
+        """
+        return self.lanes.workers + self.lanes.troubled + 4
 
 
 class Daemon:
     """Exports the streams that it can lease, until it is told to stop.
 
-    ``engine`` needs room for ``config.threads + 3`` connections.
+    ``engine`` needs room for ``config.connections``.
     """
 
     def __init__(
@@ -96,27 +83,27 @@ class Daemon:
         open_store: StoreOpener,
         config: DaemonConfig | None = None,
         *,
+        observer: Observer = UNOBSERVED,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._config = config or DaemonConfig()
         self._monotonic = monotonic
-        self._worker = Worker(engine, open_store)
+        self._worker = Worker(engine, open_store, observer)
         self.daemon_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stopping = threading.Event()
-        self._tasks: dict[int, _Task] = {}
+        self._tasks = Tasks(self._config.lanes, recheck=self._config.recheck)
+        self._safe = SafePosition(0, "")
         self._leased_until = 0.0
-        self._lock = threading.Lock()
         self._jobs_running = 0
         self._jobs_over = threading.Condition()
         self._fence: Fence | None = None
         self._fence_connection: Connection | None = None
-        self._waiting = False
+        self._waiting_for: str | None = None
         self._away_until = 0.0
-        self._healthy = ThreadPoolExecutor(self._config.workers, thread_name_prefix="stream")
-        self._troubled = ThreadPoolExecutor(
-            self._config.troubled_workers, thread_name_prefix="troubled"
-        )
+        self._ticked_at = monotonic()
+        self._threads = ThreadPoolExecutor(self._config.lanes.threads, thread_name_prefix="stream")
+        self._uploads: set[Future[None]] = set()
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
             # A job that is late runs once, however late it is.
@@ -136,7 +123,9 @@ class Daemon:
             raise
         now = datetime.now(UTC)
         every = self._config
-        self._scheduler.add_job(self._guard(self._tick), "interval", seconds=every.tick)
+        self._scheduler.add_job(
+            self._beating(self._guard(self._tick)), "interval", seconds=every.tick
+        )
         self._scheduler.add_job(
             self._guard(self._keep_leases), "interval", seconds=every.lease_ttl / 5
         )
@@ -156,11 +145,10 @@ class Daemon:
             self._stopping.set()
             # One in hand could start an upload, or take leases after they were given back.
             self._jobs_over.wait_for(lambda: not self._jobs_running, self._config.grace)
-        with self._lock:
-            running = [task.running for task in self._tasks.values() if task.running]
-        unfinished = wait(running, timeout=max(0.0, ends_at - self._monotonic())).not_done
-        self._healthy.shutdown(wait=False, cancel_futures=True)
-        self._troubled.shutdown(wait=False, cancel_futures=True)
+        unfinished = wait(
+            set(self._uploads), timeout=max(0.0, ends_at - self._monotonic())
+        ).not_done
+        self._threads.shutdown(wait=False, cancel_futures=True)
         try:
             with translated(), self._engine.begin() as connection:
                 leases_sql.withdraw(connection, daemon_id=self.daemon_id)
@@ -173,10 +161,30 @@ class Daemon:
         log.info("stopped", daemon=self.daemon_id, unfinished=len(unfinished))
         return not unfinished
 
+    def pulse(self) -> Pulse:
+        """How it is at this moment, without asking anybody; any thread may call."""
+        fence, safe = self._fence, self._safe
+        return Pulse(
+            daemon_id=self.daemon_id,
+            tick_age=self._monotonic() - self._ticked_at,
+            fence_position=safe.position,
+            fence_age=None if fence is None else fence.age,
+            run=safe.run,
+        )
+
     # --- the scheduler's jobs -------------------------------------------------------
 
+    def _beating(self, job: Callable[[], None]) -> Callable[[], None]:
+        """The tick, also while it waits for the database: one that hangs is not begun again."""
+
+        def beating() -> None:
+            self._ticked_at = self._monotonic()
+            job()
+
+        return beating
+
     def _guard(self, job: Callable[[], None]) -> Callable[[], None]:
-        """A job that waits while the database is in trouble, and says so once."""
+        """A job that waits while the database is in trouble, and says once what the matter is."""
 
         def guarded() -> None:
             if self._monotonic() < self._away_until or not self._begin_job():
@@ -185,12 +193,12 @@ class Daemon:
                 job()
             except AuditStoreError as error:
                 self._away_until = self._monotonic() + 1.0
-                if not self._waiting:
-                    self._waiting = True
+                if self._waiting_for != error.code:
+                    self._waiting_for = error.code
                     log.warning("waiting", code=error.code, cause=error.message, hint=error.hint)
             else:
-                if self._waiting:
-                    self._waiting = False
+                if self._waiting_for is not None:
+                    self._waiting_for = None
                     log.info("going on")
             finally:
                 self._end_job()
@@ -230,36 +238,15 @@ class Daemon:
             with translated():
                 fence, connection = self._connect_fence()
                 position = fence.advance()
-                safe = fence.safe
-                tasks = self._tasks_with_work(connection, position)
+                self._safe = fence.safe
+                asked = self._tasks.look(self._monotonic(), position)
+                if asked:
+                    waiting = events_sql.oldest_waiting(connection, asked, fence=position)
+                    self._tasks.found(asked, waiting, position)
         except AuditStoreError:
             self._drop_fence()
             raise
-        for task in tasks:
-            self._submit(task, safe)
-
-    def _tasks_with_work(self, connection: Connection, fence: int) -> list[_Task]:
-        now = self._monotonic()
-        with self._lock:
-            idle = [
-                task
-                for task in self._tasks.values()
-                if task.running is None and not task.halted and task.not_before <= now
-            ]
-        due = [task for task in idle if task.check_at is not None and task.check_at <= now]
-        behind = {
-            task.stream_id: task
-            for task in idle
-            if task.check_at is None and task.worked_fence != fence
-        }
-        if behind:
-            waiting = events_sql.oldest_waiting(connection, list(behind), fence=fence)
-            for stream_id, task in behind.items():
-                if stream_id in waiting:
-                    due.append(task)
-                else:
-                    task.worked_fence = fence
-        return due
+        self._begin()
 
     def _keep_leases(self) -> None:
         """Renew, take or give back leases so that live daemons share the streams evenly."""
@@ -270,9 +257,9 @@ class Daemon:
                 connection, daemon_id=self.daemon_id, host=socket.gethostname(), pid=os.getpid(),
                 version=version("auditstore"),
             )  # fmt: skip
-            if self._fence is not None:
+            if (fence := self._fence) is not None:
                 leases_sql.report_fence(
-                    connection, daemon_id=self.daemon_id, position=self._fence.position
+                    connection, daemon_id=self.daemon_id, position=fence.position, age=fence.age
                 )
             held = leases_sql.renew(connection, daemon_id=self.daemon_id, ttl=ttl)
             enabled = streams.find(connection, enabled=True)
@@ -282,30 +269,33 @@ class Daemon:
                     connection, daemon_id=self.daemon_id, ttl=ttl, limit=share - len(held)
                 )
             elif len(held) > share:
-                surplus = self._idle_streams(held)[: len(held) - share]
+                surplus = self._tasks.idle(reversed(held))[: len(held) - share]
                 leases_sql.release(connection, daemon_id=self.daemon_id, stream_ids=surplus)
                 held = [stream_id for stream_id in held if stream_id not in surplus]
         self._leased_until = asked_at + ttl
-        mine = {stream.stream_id: stream for stream in enabled if stream.stream_id in held}
-        with self._lock:
-            for stream_id in list(self._tasks):
-                if stream_id not in mine and self._tasks[stream_id].running is None:
-                    del self._tasks[stream_id]
-            for stream_id, stream in mine.items():
-                troubled = stream.status.state != "streaming"
-                task = self._tasks.setdefault(stream_id, _Task(stream_id, troubled=troubled))
-                if task.version != stream.version:
-                    # A new stream, or a changed setting or credential: try at once.
-                    task.version, task.halted = stream.version, stream.status.state == "halted"
-                    task.not_before, task.check_at = 0.0, 0.0
+        kept = self._tasks.keep(stream for stream in enabled if stream.stream_id in held)
+        self._worker.forget_others(kept)
 
     def _make_partitions(self) -> None:
         period = self._config.partitions
-        with translated(), self._engine.begin() as connection:
-            made = partitions_sql.make_partitions(
-                connection, period=period, first_at=server.clock(connection),
-                periods=_PERIODS_AHEAD[period],
+        try:
+            with translated(), self._engine.begin() as connection:
+                made = partitions_sql.make_partitions(
+                    connection, period=period, first_at=server.clock(connection),
+                    periods=_PERIODS_AHEAD[period],
+                )  # fmt: skip
+        except AuditStoreError as error:
+            # Its own trouble: a lock that was not granted must not keep files from going out.
+            log.warning(
+                "partitions not made", cause=error.message, hint=error.hint,
+                again_in=_UPKEEP_AGAIN,
             )  # fmt: skip
+            self._scheduler.add_job(
+                self._guard(self._make_partitions), "date", id="upkeep-again",
+                run_date=datetime.now(UTC) + timedelta(seconds=_UPKEEP_AGAIN),
+                replace_existing=True,
+            )  # fmt: skip
+            return
         for name, outcome in made:
             if outcome == "created":
                 log.info("partition made", partition=name)
@@ -319,71 +309,53 @@ class Daemon:
 
     # --- one stream's work ----------------------------------------------------------
 
-    def _submit(self, task: _Task, fence: SafePosition) -> None:
-        pool = self._troubled if task.troubled else self._healthy
-        with self._lock:
-            task.worked_version, task.worked_fence = task.version, fence.position
-            task.running = pool.submit(self._work, task, fence)
+    def _begin(self) -> None:
+        """Give those whose turn it is to threads; called whenever that may have changed."""
+        with self._jobs_over:
+            if self._stopping.is_set():
+                return
+            safe = self._safe
+            for task in self._tasks.begin(self._monotonic(), safe.position):
+                try:
+                    upload = self._threads.submit(self._work, task, safe)
+                except RuntimeError as error:
+                    # No thread could be started. The pool has queued it all the same, for one
+                    # that comes free or that can be started later.
+                    log.warning("short of threads", stream=task.stream_id, cause=str(error))
+                    continue
+                self._uploads.add(upload)
+                upload.add_done_callback(self._uploads.discard)
 
-    def _work(self, task: _Task, fence: SafePosition) -> None:
+    def _work(self, task: Task, safe: SafePosition) -> None:
         ends_at = self._monotonic() + self._config.turn
 
         def may_go_on() -> bool:
             # Local time may only make us stop sooner than the server would let others in.
-            now = self._monotonic()
+            now = task.progress_at = self._monotonic()
             return not self._stopping.is_set() and now < min(self._leased_until, ends_at)
 
         outcome = None
         try:
-            outcome = self._worker.work(task.stream_id, fence, may_go_on=may_go_on)
+            outcome = self._worker.work(task.stream_id, safe, may_go_on=may_go_on)
         except AuditStoreError as error:
             log.warning(
                 "database trouble", stream=task.stream_id, cause=error.message, hint=error.hint
             )
+        except Exception:
+            log.exception("unexpected failure", stream=task.stream_id)
         finally:
-            self._finish(task, outcome)
+            self._tasks.finish(task, outcome, self._monotonic())
+        if outcome is not None and outcome.retry_in is not None:
+            self._retry_later(task, outcome.retry_in)
+        self._begin()
 
-    def _finish(self, task: _Task, outcome: Outcome | None) -> None:
-        now = self._monotonic()
-        with self._lock:
-            task.running = None
-            task.not_before = now
-            if outcome is None:
-                task.not_before = task.check_at = now + 1.0
-            elif task.worked_version != task.version:
-                task.check_at = now
-            elif outcome.retry_in is not None:
-                self._retry(task, outcome.retry_in)
-            elif outcome.due_in is not None:
-                # More events may fill the file sooner than its delay ends.
-                task.check_at = now + min(outcome.due_in, self._config.recheck)
-            else:
-                task.check_at = None
-            if outcome is not None:
-                # Resumed meanwhile, it is not halted any more.
-                task.halted = outcome.halted and task.worked_version == task.version
-                task.troubled = outcome.retry_in is not None
-
-    def _retry(self, task: _Task, retry_in: float) -> None:
-        """Look again after a while: the scheduler's one-off job for this stream."""
-        task.not_before = self._monotonic() + retry_in
-        task.check_at = None
-
-        def due() -> None:
-            task.check_at = 0.0
-
+    def _retry_later(self, task: Task, retry_in: float) -> None:
+        """The scheduler's one-off job for this stream."""
         self._scheduler.add_job(
-            due, "date", run_date=datetime.now(UTC) + timedelta(seconds=retry_in),
+            self._tasks.retry, "date", args=(task,),
+            run_date=datetime.now(UTC) + timedelta(seconds=retry_in),
             id=f"retry-{task.stream_id}", replace_existing=True,
         )  # fmt: skip
-
-    def _idle_streams(self, stream_ids: list[int]) -> list[int]:
-        with self._lock:
-            return [
-                stream_id
-                for stream_id in reversed(stream_ids)
-                if stream_id not in self._tasks or self._tasks[stream_id].running is None
-            ]
 
     # --- the fence's own connection -------------------------------------------------
 

@@ -11,6 +11,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Final
 
 from sqlalchemy import Connection
@@ -23,6 +24,7 @@ from auditstore.sql import events as events_sql
 from auditstore.sql import ledger as ledger_sql
 from auditstore.sql import server
 from auditstore.streams import Stream
+from exporters import history
 from exporters.encoding import Rendering, decompress, render_events, render_file
 
 # Objects of one file in flight at a time, in the layout of one object an event.
@@ -32,10 +34,13 @@ _PARALLEL_PUTS: Final = 8
 def render(connection: Connection, stream: Stream, sealed: SealedFile) -> Rendering:
     """Read a sealed range and make the objects of it; LedgerMismatch if it has changed."""
     range_ = (stream.flow_id, sealed.first_position, sealed.last_position)
+    # Closed whatever happens here: while a COPY is open, the connection cannot even roll back,
+    # and would wait for it for ever.
     if sealed.format == "json":
-        rows = events_sql.payloads_and_ids(connection, *range_)
-        return render_events(rows, sealed, prefix=stream.destination.prefix)
-    return render_file(events_sql.payloads(connection, *range_), sealed)
+        with closing(events_sql.payloads_and_ids(connection, *range_)) as rows:
+            return render_events(rows, sealed, prefix=stream.destination.prefix)
+    with closing(events_sql.payloads(connection, *range_)) as snapshots:
+        return render_file(snapshots, sealed)
 
 
 def put(rendering: Rendering, sealed: SealedFile, store: ObjectStore) -> Delivery:
@@ -57,10 +62,16 @@ def put(rendering: Rendering, sealed: SealedFile, store: ObjectStore) -> Deliver
 def record(connection: Connection, sealed: SealedFile, delivery: Delivery) -> bool:
     """Record a delivery, in the caller's transaction and in order of sequence.
 
-    Returns False when another worker has recorded the same one meanwhile.
+    Returns False when another worker has recorded the same one meanwhile. Raises HistoryLost
+    when the ledger lacks what was sealed, as after a failover during the upload.
     """
     ledger_sql.insist_on_durable_commit(connection)
     stream = streams.get(connection, sealed.stream_id, lock=True)
+    known = ledger_sql.one_file(connection, sealed.stream_id, sealed.sequence)
+    if known is None or known.sealed != sealed:
+        raise history.lost(
+            stream, f"{sealed.object_key} was sealed and stored, but the ledger lacks it"
+        )
     if stream.delivered_sequence >= sealed.sequence:
         return False
     if stream.delivered_sequence != sealed.sequence - 1:

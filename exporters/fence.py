@@ -16,9 +16,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from auditstore.errors import TailingUnsafe
+from auditstore.errors import DatabaseReadOnly, TailingUnsafe
 from auditstore.sql import fence as sql
 from auditstore.sql import server
+from exporters.holders import Holders
 
 _KEPT: Final = 64
 
@@ -60,6 +61,7 @@ class Fence:
         self._marks: list[_Mark] = []
         self._run: str | None = None
         self._safe_at = monotonic()
+        self._holders = Holders()
         self.position = 0
         """The newest safe position."""
 
@@ -77,14 +79,19 @@ class Fence:
         """Look at the server once; return the newest safe position.
 
         A caller reads the outbox up to it in a statement that begins after this returns.
+        Raises DatabaseReadOnly on a server that would let nothing be sealed.
         """
         # The order of these two statements, and that they are two, is what makes it right.
         now = self._monotonic()
         high = sql.high_water(self._connection)
         seen = sql.writers(self._connection)
+        if high.read_only:
+            raise _read_only()
         if not self._run == high.run == seen.run:
             # The first look; or a pooler reconnected behind our back, perhaps just now, to a
             # server that was restarted or replaced.
+            if self._run is not None:
+                _check(self._connection)
             self._marks.clear()
             self.position, self._run = 0, seen.run
             if high.run != seen.run:
@@ -101,6 +108,7 @@ class Fence:
             self._marks.append(_Mark(high.position, writers, now))
         self._take_newest_safe()
         self._thin()
+        self._holders.look(self._connection, held_for=self.age, now=now)
         return self.position
 
     def _take_newest_safe(self) -> None:
@@ -117,6 +125,14 @@ class Fence:
         if len(self._marks) > _KEPT:
             newest = self._marks[-1]
             self._marks = [*self._marks[:-1:2], newest]
+
+
+def _read_only() -> DatabaseReadOnly:
+    return DatabaseReadOnly(
+        "the database takes no writes: default_transaction_read_only is on, or this is a standby",
+        hint="Lift default_transaction_read_only for the server, the database and this user, or"
+        " point AUDITSTORE_DATABASE_URL at the primary. The exporter waits and goes on by itself.",
+    )
 
 
 def _check(connection: Connection) -> None:

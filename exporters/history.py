@@ -8,7 +8,10 @@ were taken, the stream's newest objects are compared with the ledger before anyt
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from itertools import islice
+from typing import Final
+
+from sqlalchemy import Connection, Engine
 
 from auditstore.errors import HistoryLost, StoreRefused
 from auditstore.layout import DEFAULT_TEMPLATE, key_pattern, static_prefix
@@ -18,24 +21,29 @@ from auditstore.sql import server
 from auditstore.sql import streams as streams_sql
 from auditstore.streams import Stream
 
+_PAGE: Final = 1000
+
 
 def is_unchecked(connection: Connection, stream: Stream) -> bool:
     """Whether the server is not known to be the one of the stream's marks, still running."""
     return stream.history != server.history(connection)
 
 
-def check(connection: Connection, stream: Stream, store: ObjectStore) -> None:
+def check(engine: Engine, stream: Stream, store: ObjectStore) -> None:
     """Raise HistoryLost unless the server's history extends what was exported.
 
-    In the caller's transaction; remembers the server with the stream's marks.
+    Remembers the server with the stream's marks. No connection is held while the bucket takes
+    its time.
     """
-    current = server.history(connection)
-    if stream.history == current:
-        return
+    with engine.connect() as connection:
+        current = server.history(connection)
+        if stream.history:
+            _check_positions(connection, stream)
     if stream.history:
-        _check_positions(connection, stream)
-        _check_bucket(connection, stream, store, moved=_is_other_history(stream, current))
-    streams_sql.set_history(connection, stream.stream_id, current)
+        _check_bucket(engine, stream, store, moved=_is_other_history(stream, current))
+    with engine.begin() as connection:
+        # Restarted or replaced meanwhile, it is checked again before anything is sealed.
+        streams_sql.set_history(connection, stream.stream_id, current)
 
 
 def _is_other_history(stream: Stream, current: dict[str, str]) -> bool:
@@ -46,16 +54,14 @@ def _is_other_history(stream: Stream, current: dict[str, str]) -> bool:
 def _check_positions(connection: Connection, stream: Stream) -> None:
     last = streams_sql.last_position(connection)
     if last < stream.sealed_position:
-        raise _lost(
+        raise lost(
             stream,
             f"the outbox has handed out positions up to {last}, but {stream.sealed_position}"
             " was exported",
         )
 
 
-def _check_bucket(
-    connection: Connection, stream: Stream, store: ObjectStore, *, moved: bool
-) -> None:
+def _check_bucket(engine: Engine, stream: Stream, store: ObjectStore, *, moved: bool) -> None:
     if stream.format == "json":
         # One object an event: a forgotten event that comes again meets its own object.
         return
@@ -64,13 +70,22 @@ def _check_bucket(
     pattern = key_pattern(template, prefix=prefix, flow_id=flow_id, stream_id=stream_id)
     ours = static_prefix(template, prefix=prefix, flow_id=flow_id, stream_id=stream_id)
     # Only the default template is known to sort its keys by sequence.
-    newest = ledger_sql.newest_key(connection, stream_id)
-    start_after = newest if template == DEFAULT_TEMPLATE else None
+    start_after = None
+    if template == DEFAULT_TEMPLATE:
+        with engine.connect() as connection:
+            start_after = ledger_sql.newest_key(connection, stream_id)
     try:
-        for info in store.list(ours, start_after=start_after):
-            match = pattern.fullmatch(info.key)
-            if match and not _is_known(connection, stream_id, int(match["sequence"]), info.key):
-                raise _lost(stream, f"the destination holds {info.key}, which the ledger lacks")
+        found = store.list(ours, start_after=start_after)
+        while page := list(islice(found, _PAGE)):
+            with engine.connect() as connection:
+                for info in page:
+                    match = pattern.fullmatch(info.key)
+                    if match and not _is_known(
+                        connection, stream_id, int(match["sequence"]), info.key
+                    ):
+                        raise lost(
+                            stream, f"the destination holds {info.key}, which the ledger lacks"
+                        )
     except StoreRefused:
         if moved:
             raise
@@ -84,7 +99,8 @@ def _is_known(connection: Connection, stream_id: int, sequence: int, key: str) -
     return file is not None and file.sealed.object_key == key
 
 
-def _lost(stream: Stream, found: str) -> HistoryLost:
+def lost(stream: Stream, found: str) -> HistoryLost:
+    """What to raise when ``found`` shows that the database went back in time."""
     return HistoryLost(
         f"the database's history is not the one that was exported: {found}",
         hint="A failover or a restored backup has lost committed events. Append them again"

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +35,7 @@ from auditstore.streams import Stream
 from exporters import history
 from exporters.delivery import put, record, render
 from exporters.fence import SafePosition
+from exporters.observer import UNOBSERVED, Observer
 from exporters.sealing import NotDue, seal
 
 log = structlog.get_logger("exporter")
@@ -67,9 +69,12 @@ class Outcome:
 class Worker:
     """Works on streams, one call a stream at a time; shared by the daemon's threads."""
 
-    def __init__(self, engine: Engine, open_store: StoreOpener) -> None:
+    def __init__(
+        self, engine: Engine, open_store: StoreOpener, observer: Observer = UNOBSERVED
+    ) -> None:
         self._engine = engine
         self._open_store = open_store
+        self._observer = observer
         self._stores: dict[int, tuple[object, ObjectStore]] = {}
         self._lock = threading.Lock()
 
@@ -87,31 +92,38 @@ class Worker:
         DatabaseUnavailable is raised.
         """
         delivered = events = 0
+        file: SealedFile | None = None
         try:
             while may_go_on():
+                file = None
                 step = self._next(stream_id, fence, flush=flush)
                 if not isinstance(step, SealedFile):
                     due_in = step.due_in if isinstance(step, NotDue) else None
                     return Outcome(delivered, events, due_in=due_in)
+                file = step
                 self._deliver(step)
                 delivered += 1
                 events += step.event_count
         except DatabaseUnavailable:
             raise
         except AuditStoreError as error:
-            return self._failed(stream_id, error, delivered, events)
+            return self._failed(stream_id, error, delivered, events, file)
         except Exception as error:
             # A defect of ours, or a library's: shown to the operator as the stream's state.
             log.exception("unexpected failure", stream=stream_id)
-            return self._failed(stream_id, _unexpected(error), delivered, events)
+            return self._failed(stream_id, _unexpected(error), delivered, events, file)
         return Outcome(delivered, events, due_in=0.0)
+
+    def forget_others(self, stream_ids: Collection[int]) -> None:
+        """Release the stores' connections of all but these streams; none of those may work."""
+        with self._lock:
+            others = [self._stores.pop(each) for each in self._stores.keys() - stream_ids]
+        for _, store in others:
+            store.close()
 
     def close(self) -> None:
         """Release the stores' connections."""
-        with self._lock:
-            stores, self._stores = self._stores, {}
-        for _, store in stores.values():
-            store.close()
+        self.forget_others(())
 
     def _next(
         self, stream_id: int, fence: SafePosition, *, flush: bool
@@ -123,13 +135,7 @@ class Worker:
                 return None
             waiting = ledger_sql.next_undelivered(connection, stream_id)
         if waiting is None:
-            with translated(), self._engine.connect() as connection:
-                # Asking the bucket takes time, so no transaction is held open meanwhile.
-                if history.is_unchecked(connection, stream):
-                    store = self._store(connection, stream)
-                    connection.rollback()
-                    history.check(connection, stream, store)
-                    connection.commit()
+            self._check_history(stream)
             with translated(), self._engine.begin() as connection:
                 # Another worker may have sealed meanwhile. Under the stream's lock there is at
                 # most one file in flight, so no worker can come to record a later one first.
@@ -140,8 +146,20 @@ class Worker:
                     step = seal(connection, stream_id, fence=fence.position, flush=flush)
                     if step is None or isinstance(step, NotDue):
                         _clear_trouble(connection, stream)
-                    return step
+                        return step
+                    new = step
+            if waiting is None:
+                self._observer.sealed(stream, new)
+                return new
         return waiting
+
+    def _check_history(self, stream: Stream) -> None:
+        with translated(), self._engine.connect() as connection:
+            if not history.is_unchecked(connection, stream):
+                return
+            store = self._store(connection, stream)
+        with translated():
+            history.check(self._engine, stream, store)
 
     def _deliver(self, sealed: SealedFile) -> None:
         with translated(), self._engine.connect() as connection:
@@ -149,10 +167,13 @@ class Worker:
             store = self._store(connection, stream)
             rendering = render(connection, stream, sealed)
         # The database is let go of while the store takes its time.
+        began = time.monotonic()
         delivery = put(rendering, sealed, store)
-        self._record(stream, sealed, delivery)
+        self._record(stream, sealed, delivery, upload_seconds=time.monotonic() - began)
 
-    def _record(self, stream: Stream, sealed: SealedFile, delivery: Delivery) -> None:
+    def _record(
+        self, stream: Stream, sealed: SealedFile, delivery: Delivery, *, upload_seconds: float
+    ) -> None:
         with translated(), self._engine.begin() as connection:
             recorded = record(connection, sealed, delivery)
             if stream.status.state != "streaming":
@@ -166,6 +187,7 @@ class Worker:
                 bytes=delivery.object_bytes,
                 key=sealed.object_key,
             )
+            self._observer.delivered(stream, sealed, delivery, upload_seconds=upload_seconds)
 
     def _store(self, connection: Connection, stream: Stream) -> ObjectStore:
         """The stream's store, opened anew after every change of its settings or credential."""
@@ -181,7 +203,12 @@ class Worker:
         return store
 
     def _failed(
-        self, stream_id: int, error: AuditStoreError, delivered: int, events: int
+        self,
+        stream_id: int,
+        error: AuditStoreError,
+        delivered: int,
+        events: int,
+        file: SealedFile | None,
     ) -> Outcome:
         state = _state_after(error)
         with translated(), self._engine.begin() as connection:
@@ -199,9 +226,11 @@ class Worker:
                 retry_in=retry_in,
             )
         log.log(
-            _LEVELS[state], state, stream=stream_id, code=error.code, cause=error.message,
-            hint=error.hint, attempts=attempts, retry_in=retry_in and round(retry_in, 1),
+            _LEVELS[state], state, stream=stream_id, sequence=file and file.sequence,
+            key=file and file.object_key, code=error.code, cause=error.message, hint=error.hint,
+            attempts=attempts, retry_in=retry_in and round(retry_in, 1),
         )  # fmt: skip
+        self._observer.failed(stream, state)
         return Outcome(delivered, events, retry_in=retry_in, halted=state == "halted", error=error)
 
 
@@ -232,6 +261,12 @@ def _state_after(error: AuditStoreError) -> str:
 
 
 def _unexpected(error: Exception) -> AuditStoreError:
+    if isinstance(error, MemoryError):
+        return AuditStoreError(
+            "the exporter's process has no memory left",
+            hint="Give it more, or make smaller files (`--max-bytes`) with fewer `--workers`. It"
+            " is tried again by itself.",
+        )
     return AuditStoreError(
         f"unexpected failure: {type(error).__name__}",
         hint="The daemon's log has the traceback; report it. It is tried again by itself.",

@@ -246,6 +246,67 @@ def test_resuming_clears_the_state(connection: Connection) -> None:
     assert (after.shown_state, after.status.cause, after.history) == ("streaming", None, {})
 
 
+def test_a_change_of_state_is_recorded_and_another_try_is_not(connection: Connection) -> None:
+    """Each change of state or code, with its cause and how many tries had failed by then."""
+    stream_id = add(connection).stream_id
+
+    def fail(state: str, code: str, attempts: int) -> None:
+        sql.set_state(connection, stream_id, state=state, code=code, cause=f"{code}!",
+                      hint="h", attempts=attempts, retry_in=30)  # fmt: skip
+
+    fail("retrying", "SlowDown", 1)
+    fail("retrying", "SlowDown", 2)
+    fail("retrying", "InternalError", 3)
+    fail("blocked", "AccessDenied", 4)
+    fail("blocked", "AccessDenied", 5)
+    sql.set_state(connection, stream_id, state="streaming")
+    sql.set_state(connection, stream_id, state="streaming")
+    found = streams.state_changes(connection, stream_id, limit=100)
+    assert [
+        (each.from_state, each.to_state, each.to_code, each.cause, each.attempts)
+        for each in reversed(found)
+    ] == [
+        ("disabled", "streaming", None, None, 0),
+        ("streaming", "retrying", "SlowDown", "SlowDown!", 1),
+        ("retrying", "retrying", "InternalError", "InternalError!", 3),
+        ("retrying", "blocked", "AccessDenied", "AccessDenied!", 4),
+        ("blocked", "streaming", None, None, 5),
+    ]
+    times = [each.changed_at for each in found]
+    assert times == sorted(times, reverse=True)
+    assert len(streams.state_changes(connection, stream_id, limit=2)) == 2
+
+
+def test_being_disabled_is_a_state(connection: Connection) -> None:
+    """It begins when somebody disables; trouble that it had is found again when it is enabled."""
+    stream_id = add(connection).stream_id
+    sql.set_state(connection, stream_id, state="blocked", code="x", cause="c", hint="h")
+    blocked_since = streams.get(connection, stream_id).status.since
+    disabled = streams.disable(connection, stream_id, actor="me")
+    assert disabled.status.since > blocked_since
+    # What a worker in the midst of it says of its last try is no change that anybody sees.
+    sql.set_state(connection, stream_id, state="retrying", code="y", cause="d", hint="h")
+    streams.enable(connection, stream_id, actor="me")
+    found = streams.state_changes(connection, stream_id, limit=100)
+    assert [(each.from_state, each.to_state, each.to_code) for each in reversed(found)][1:] == [
+        ("streaming", "blocked", "x"), ("blocked", "disabled", None),
+        ("disabled", "retrying", "y"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE auditstore.state_changes SET cause = 'x'", "DELETE FROM auditstore.state_changes",
+     "TRUNCATE auditstore.state_changes"],
+)  # fmt: skip
+def test_the_record_of_states_cannot_be_altered(connection: Connection, statement: str) -> None:
+    """Not even by the owner of the table."""
+    stream = add(connection)
+    with pytest.raises(DBAPIError), connection.begin_nested():
+        connection.execute(text(statement))
+    assert len(streams.state_changes(connection, stream.stream_id, limit=9)) == 1
+
+
 def test_what_is_not_there_is_not_found(connection: Connection) -> None:
     """Each operation on an unknown stream says so."""
     for operation in (streams.enable, streams.disable, streams.resume):

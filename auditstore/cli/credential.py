@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import click
 
 from auditstore import credentials, streams
 from auditstore.cli.context import Session
-from auditstore.cli.display import Column, Row, listing, plain, show, write_json
+from auditstore.cli.credential_trial import insist_on_tried, refuse_failures, try_secret
+from auditstore.cli.display import Column, Row, busy, listing, note, plain, show, write_json
 from auditstore.cli.options import json_option
 from auditstore.cli.secret_input import read_secret, secret_options
 from auditstore.cli.wording import number, utc
-from auditstore.secret_fields import KINDS
+from auditstore.secret_fields import KINDS, checked
+from auditstore.streams import Stream
 from auditstore.vault import new_key as make_key
 
 
@@ -101,23 +104,49 @@ def list_(session: Session, *, as_json: bool) -> None:
 @credential.command()
 @click.argument("name")
 @secret_options
+@click.option(
+    "--no-check", is_flag=True,
+    help="Take it without trying it, for stores that are away; the old secret is gone then.",
+)  # fmt: skip
 @click.pass_obj
-def rotate(session: Session, *, name: str, from_file: Path | None, from_env: bool) -> None:
+def rotate(
+    session: Session, *, name: str, from_file: Path | None, from_env: bool, no_check: bool
+) -> None:
     """Replace the secret of NAME; its streams go on with it at once.
 
-    It is read as in `auditstore credential add`.
+    It is read as in `auditstore credential add`. Before it takes effect, it writes a small
+    verification object to the store of every stream that uses it, and reads it back. Where
+    that fails, the old secret stays in force.
     """
     with session.reading() as connection:
-        kind = credentials.get_by_name(connection, name).kind
-    secret = read_secret(kind, from_file=from_file, from_env=from_env)
+        found = credentials.get_by_name(connection, name)
+        using = streams.find(connection, credential_id=found.credential_id)
+    secret = checked(found.kind, read_secret(found.kind, from_file=from_file, from_env=from_env))
+    if not no_check:
+        _try_on_streams(session, name, secret, using)
     with session.changing() as connection:
         after = credentials.rotate(connection, session.vault, name, secret, streams.current_actor())
-        using = streams.find(connection, credential_id=after.credential_id)
+        now_using = streams.find(connection, credential_id=after.credential_id)
+        if not no_check:
+            insist_on_tried(name, tried=using, using=now_using)
     show(f"Credential {after.name} has a new secret ({after.hint})")
-    if using:
-        ids = ", ".join(str(stream.stream_id) for stream in using)
+    if now_using:
+        ids = ", ".join(str(stream.stream_id) for stream in now_using)
         show(f"Used by stream {ids}; see whether it works: auditstore stream test "
-             f"{using[0].stream_id}", style="dim")  # fmt: skip
+             f"{now_using[0].stream_id}" if no_check
+             else f"It works for every stream that uses it: {ids}", style="dim")  # fmt: skip
+
+
+def _try_on_streams(
+    session: Session, name: str, secret: Mapping[str, str], using: Sequence[Stream]
+) -> None:
+    """Raise CredentialRefused unless the new secret works wherever the old one is used."""
+    with busy(f"Trying the new secret on {number(len(using), 'stream')}"):
+        trials = try_secret(session, secret, using)
+    for trial in trials:
+        if trial.failure is None and trial.warning:
+            note(f"Stream {trial.stream.stream_id}: {trial.warning}")
+    refuse_failures(name, trials)
 
 
 @credential.command()

@@ -6,11 +6,13 @@ Text from events is made harmless: an event may hold control sequences.
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 from rich.cells import cell_len, set_cell_size
@@ -48,6 +50,20 @@ def harmless(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def harmless_json(text: str) -> str:
+    """The same JSON, its lines kept, with every unprintable character as an escape.
+
+    In JSON such a character can only stand in a string, where the escape means the same.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return json.dumps(character)[1:-1] if not character.isascii() else f"\\u{ord(character):04x}"
 
 
 def plain(value: object, style: str = "") -> Text:
@@ -161,9 +177,31 @@ def write_json(value: Any) -> None:
 
 
 def write_bytes(data: bytes) -> None:
-    """Bytes on stdout as they are."""
+    """JSON on stdout, byte for byte; on a terminal with unprintable characters escaped."""
     sys.stdout.flush()
+    if sys.stdout.isatty():
+        data = harmless_json(data.decode(errors="replace")).encode()
     sys.stdout.buffer.write(data)
+
+
+class HarmlessText(io.TextIOBase):
+    """A terminal that shows every unprintable character as an escape; lines stay lines."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def writable(self) -> bool:
+        """It is there to be written to."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write the text, made harmless."""
+        self._out.write(harmless_json(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """What was written is seen."""
+        self._out.flush()
 
 
 def note(what: str) -> None:

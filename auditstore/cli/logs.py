@@ -6,6 +6,7 @@ tracebacks come without the values of variables, which could be either.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -14,7 +15,7 @@ from typing import Any, Final, Literal
 import orjson
 import structlog
 
-from auditstore.cli.display import harmless
+from auditstore.cli.display import harmless, harmless_json
 
 LogFormat = Literal["console", "json"]
 LOG_FORMATS: Final[tuple[LogFormat, ...]] = ("console", "json")
@@ -85,7 +86,12 @@ def _in_order(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMappin
 
 
 def _to_json(value: Any, **_: Any) -> str:
-    return orjson.dumps(value, default=str).decode()
+    try:
+        line = orjson.dumps(value, default=str).decode()
+    except TypeError:
+        # Names in a folder may be any bytes, which Python has as lone surrogates.
+        line = json.dumps(value, default=str, separators=(",", ":"))
+    return harmless_json(line)
 
 
 def _without_nothing(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -96,8 +102,13 @@ def _without_nothing(_: Any, __: str, entry: MutableMapping[str, Any]) -> Mutabl
 
 
 def _one_line(_: Any, __: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Escape control characters: a store's or a server's words may hold any."""
+    """Escape control characters: a store's or a server's words may hold any.
+
+    A traceback keeps its lines, each set in, so that none can look like an entry.
+    """
     for name, value in entry.items():
-        if isinstance(value, str) and name != "exception":
+        if name == "exception" and isinstance(value, str):
+            entry[name] = "\n".join(f"    {harmless(line)}" for line in value.split("\n"))
+        elif not isinstance(value, int | float | bool):
             entry[name] = harmless(value)
     return entry

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, TextIO, cast
 
 import click
 from rich.console import Console
@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from auditstore import streams
 from auditstore.cli.context import Session
-from auditstore.cli.display import harmless
+from auditstore.cli.display import HarmlessText, harmless
 from auditstore.cli.stores import store_opener
 from auditstore.cli.wording import MOMENT
 from auditstore.errors import AuditStoreError, ConfigurationError, NotFound
@@ -161,7 +161,7 @@ def _round(
             summary = Summary(
                 stream.stream_id,
                 stream.flow_id,
-                stream.destination.url,
+                stream.url,
                 scope.level,
                 counts=counts,
                 error=error,
@@ -198,7 +198,8 @@ def _restorer(engine: Engine, store: ObjectStore) -> Restore:
 def _written_to(output: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that takes its name once the report is complete."""
     if output is None:
-        yield sys.stdout
+        # A bucket's names and an event's fields may hold what a terminal would obey.
+        yield cast("TextIO", HarmlessText(sys.stdout)) if sys.stdout.isatty() else sys.stdout
         return
     unfinished = output.with_name(f"{output.name}.partial")
     # A device or a pipe is written as it is: nothing can take its place.

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "credential": "Secrets for the stores, kept encrypted.",
     "export": "Deliver events: as a daemon, or once.",
     "status": "How far each stream is, and what holds it up.",
+    "doctor": "Find out what is wrong, and what to do next.",
     "events": "Look at the events in the store.",
     "reconcile": "Compare the outbox, the ledger and the store.",
     "demo": "See it all work, with nothing to prepare.",

@@ -11,24 +11,40 @@ from auditstore.layout import encode_part, join
 from auditstore.objects import VERIFICATION_PREFIX, NewObject, ObjectStore
 from auditstore.streams import Stream
 
-_ONLY_TO_RECONCILE = "Delivering works without; reconciling needs it. "
+_TO_COMPARE = (
+    "Delivering works without until an exporter dies in the midst of it: what it had written is "
+    "then compared. Reconciling needs it too. "
+)
+_TO_LIST = "Delivering works without; a failover and reconciling need it. "
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was tried: ``result`` is ``works``, ``warning`` or ``fails``."""
+    """One thing that was tried: ``result`` is ``works``, ``warning`` or ``fails``.
+
+    ``code`` is the error's, where there is one.
+    """
 
     name: str
     result: str
     message: str = ""
     hint: str = ""
+    code: str = ""
+
+
+def _not_working(name: str, result: str, error: AuditStoreError, lead: str = "") -> Step:
+    return Step(name, result, error.message, lead + error.hint, error.code)
 
 
 @dataclass(slots=True)
 class StoreTest:
-    """The steps that were tried, and the error that ended them early, if any."""
+    """The steps that were tried, and the error that ended them early, if any.
+
+    ``version_id`` is the store's, where it keeps versions.
+    """
 
     key: str
+    version_id: str | None = None
     steps: list[Step] = field(default_factory=list)
     failure: AuditStoreError | None = None
 
@@ -68,12 +84,13 @@ def _write(test: StoreTest, store: ObjectStore, body: bytes) -> None:
                 f"the store says that {test.key} is there already, though its name is new",
                 hint="Try again; if it stays so, this server does not write conditionally.",
             )
+        test.version_id = put.info.version_id if put.info else None
     except StoreUnavailable as error:
-        test.steps.append(Step("connect", "fails", error.message, error.hint))
+        test.steps.append(_not_working("connect", "fails", error))
         raise
     except AuditStoreError as error:
         test.steps.append(Step("connect", "works"))
-        test.steps.append(Step("write", "fails", error.message, error.hint))
+        test.steps.append(_not_working("write", "fails", error))
         raise
     test.steps += [Step("connect", "works"), Step("write", "works")]
 
@@ -91,9 +108,9 @@ def _read(test: StoreTest, store: ObjectStore, body: bytes) -> None:
                 "its own.",
             )
     except StoreRefused as error:
-        test.steps.append(Step("read", "warning", error.message, _ONLY_TO_RECONCILE + error.hint))
+        test.steps.append(_not_working("read", "warning", error, _TO_COMPARE))
     except AuditStoreError as error:
-        test.steps.append(Step("read", "fails", error.message, error.hint))
+        test.steps.append(_not_working("read", "fails", error))
         raise
     else:
         test.steps.append(Step("read", "works"))
@@ -103,9 +120,9 @@ def _list(test: StoreTest, store: ObjectStore) -> None:
     try:
         listed = any(info.key == test.key for info in store.list(test.key))
     except StoreRefused as error:
-        test.steps.append(Step("list", "warning", error.message, _ONLY_TO_RECONCILE + error.hint))
+        test.steps.append(_not_working("list", "warning", error, _TO_LIST))
     except AuditStoreError as error:
-        test.steps.append(Step("list", "fails", error.message, error.hint))
+        test.steps.append(_not_working("list", "fails", error))
         raise
     else:
         late = Step("list", "warning", "the object that was just written is not listed yet")

@@ -68,7 +68,7 @@ def add(
         write_json(stream_view.as_json(added))
         return
     show(f"Stream {added.stream_id} added, {'disabled' if disabled else 'enabled'}: "
-         f"flow {added.flow_id} to {added.destination.url}")  # fmt: skip
+         f"flow {added.flow_id} to {added.url}")  # fmt: skip
     show(f"See whether it works: auditstore stream test {added.stream_id}", style="dim")
 
 
@@ -99,6 +99,9 @@ def show_(session: Session, *, stream_id: int, as_json: bool) -> None:
             stream=streams.get(connection, stream_id),
             intervals=stream_view.intervals(connection, stream_id),
             changes=streams.changes(connection, stream_id),
+            state_changes=streams.state_changes(
+                connection, stream_id, limit=stream_view.ALL_STATES
+            ),
             now=server.clock(connection),
         )
     if as_json:

@@ -28,7 +28,8 @@ _OPTIONS: Final = (
                  help="A file's wait for more events.  [default: 2]"),
     click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
                  help="One of the store's own; s3: sse, kms_key_id, storage_class, "
-                 "expected_bucket_owner, checksums, addressing. May be repeated."),
+                 "expected_bucket_owner, checksums, addressing; both clouds: "
+                 "insecure_http. May be repeated."),
 )  # fmt: skip
 
 

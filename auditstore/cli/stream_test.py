@@ -42,11 +42,11 @@ def test(session: Session, *, stream_id: int, lead: bool, timeout: float, as_jso
     if lead:
         deliver_test_lead(session, stream_id, timeout=timeout, as_json=as_json)
         return
-    with _opened(session, stream_id) as (stream, store), busy(f"Trying {stream.destination.url}"):
+    with _opened(session, stream_id) as (stream, store), busy(f"Trying {stream.url}"):
         done = try_store(store, stream, datetime.now(UTC))
     if as_json:
         write_json({
-            "stream_id": stream_id, "url": stream.destination.url, "object_key": done.key,
+            "stream_id": stream_id, "url": stream.url, "object_key": done.key,
             "works": done.failure is None, "steps": [asdict(step) for step in done.steps],
         })  # fmt: skip
     else:
@@ -67,7 +67,7 @@ def _opened(session: Session, stream_id: int) -> Iterator[tuple[Stream, ObjectSt
 
 
 def _show(stream: Stream, done: StoreTest) -> None:
-    show(f"Stream {stream.stream_id} to {stream.destination.url}")
+    show(f"Stream {stream.stream_id} to {stream.url}")
     for step in done.steps:
         show(Text.assemble(
             f"  {step.name:<{_STEP_WIDTH}}", plain(step.result, _STYLES[step.result])

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from auditstore.cli.display import Column, Row, heading, listing, pairs, plain, show
 from auditstore.cli.wording import age, ago, number, size, utc
+from auditstore.destinations import INSECURE_HTTP
 from auditstore.sql import streams as sql
 from auditstore.streams import Limits, Stream
 
@@ -19,6 +20,10 @@ _STATE_STYLES: Final = {
     "streaming": "green", "retrying": "yellow", "blocked": "red", "halted": "bold red",
     "disabled": "dim",
 }  # fmt: skip
+
+#: How many changes of state people are shown; programs get more.
+SHOWN_STATES: Final = 5
+ALL_STATES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Details:
     stream: Stream
     intervals: Sequence[tuple[int, int | None]]
     changes: Sequence[Any]
+    state_changes: Sequence[Any]
     now: datetime
 
 
@@ -48,7 +54,9 @@ def state_text(stream: Stream) -> Text:
 
 
 def trouble(stream: Stream, now: datetime) -> list[Text]:
-    """What went wrong, what to do, when it tries again; nothing while all is well."""
+    """What went wrong, what to do, since when, and when it tries again; nothing while all is
+    well.
+    """
     status = stream.status
     if not stream.enabled or not status.cause:
         return []
@@ -57,8 +65,8 @@ def trouble(stream: Stream, now: datetime) -> list[Text]:
     if status.hint:
         lines.append(Text.assemble(("Try: ", "bold"), plain(status.hint)))
     again = next_try(stream, now)
-    if again:
-        lines.append(plain(f"{again[0].upper()}{again[1:]}", "dim"))
+    since = f"Since {utc(status.since)}, {age((now - status.since).total_seconds())}. "
+    lines.append(plain(since + (f"{again[0].upper()}{again[1:]}" if again else ""), "dim"))
     return lines
 
 
@@ -96,9 +104,11 @@ def show_list(found: Sequence[Stream]) -> None:
 
 def place(stream: Stream) -> Text:
     """The URL, with the server where it is not the cloud's own."""
-    text = plain(stream.destination.url, "cyan")
-    if stream.destination.endpoint_url:
-        text += plain(f" at {stream.destination.endpoint_url}", "dim")
+    text = plain(stream.url, "cyan")
+    if stream.endpoint_url:
+        text += plain(f" at {stream.endpoint_url}", "dim")
+    if INSECURE_HTTP in stream.options:
+        text += plain(" (may go unencrypted)", "yellow")
     return text
 
 
@@ -111,7 +121,7 @@ def show_details(details: Details) -> None:
         ("To", place(stream)),
         ("Region", stream.region),
         ("Credential", stream.credential_name or "the environment's own"
-         if stream.destination.scheme != "file" else None),
+         if not stream.url.startswith("file:") else None),
         ("Options", ", ".join(f"{k}={v}" for k, v in stream.options.items()) or None),
         ("Format", stream.format),
         ("Keys", stream.key_template),
@@ -120,6 +130,7 @@ def show_details(details: Details) -> None:
     ))  # fmt: skip
     for line in trouble(stream, now):
         show(line, indent="  ")
+    _show_state_changes(details.state_changes)
     heading("Where it stands")
     pairs((
         ("Sealed", _mark(stream.sealed_sequence, stream.sealed_position)),
@@ -143,6 +154,35 @@ def show_details(details: Details) -> None:
             for each in details.changes
         ],
     )  # fmt: skip
+
+
+def _show_state_changes(latest: Sequence[Any]) -> None:
+    heading(f"States, the latest {SHOWN_STATES}")
+    if not latest:
+        show("None yet.")
+        return
+    columns = (Column("SINCE"), Column("STATE"), Column("BEFORE"))
+    listing(
+        columns,
+        [
+            Row(
+                (
+                    plain(utc(each.changed_at)),
+                    plain(each.to_state, _STATE_STYLES.get(each.to_state, "")),
+                    plain(each.from_state + _tries(each)),
+                ),
+                [plain(f"{each.to_code}: {each.cause}" if each.to_code else each.cause, "dim")]
+                if each.cause else [],
+            )
+            for each in latest[:SHOWN_STATES]
+        ],
+    )  # fmt: skip
+
+
+def _tries(change: Any) -> str:
+    """Of a state that was left for a good one, how often it had failed."""
+    good = change.to_state == "streaming" and change.attempts
+    return f", {number(change.attempts, 'try', 'tries')} failed" if good else ""
 
 
 def _limits(limits: Limits) -> str:
@@ -192,6 +232,11 @@ def as_json(stream: Stream) -> dict[str, Any]:
     }
 
 
+_STATE_CHANGE: Final = (
+    "changed_at", "from_state", "from_code", "to_state", "to_code", "cause", "attempts",
+)  # fmt: skip
+
+
 def details_as_json(details: Details) -> dict[str, Any]:
     """What `stream show` shows, for programs; positions from exclusive to inclusive."""
     names = ("changed_at", "actor", "database_user", "action", "before", "after")
@@ -200,6 +245,9 @@ def details_as_json(details: Details) -> dict[str, Any]:
             {"from_position": start, "to_position": end} for start, end in details.intervals
         ],
         "changes": [{name: getattr(each, name) for name in names} for each in details.changes],
+        "state_changes": [
+            {name: getattr(each, name) for name in _STATE_CHANGE} for each in details.state_changes
+        ],
     }
 
 

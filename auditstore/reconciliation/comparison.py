@@ -95,7 +95,7 @@ def _summary(view: View, scope: Scope) -> Summary:
     return Summary(
         stream_id=stream.stream_id,
         flow_id=stream.flow_id,
-        url=stream.destination.url,
+        url=stream.url,
         level=scope.level,
         intervals=view.intervals,
         first_sequence=view.first_sequence if some else None,

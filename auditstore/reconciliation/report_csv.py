@@ -9,6 +9,8 @@ from typing import Final, TextIO
 from auditstore.reconciliation.findings import Finding
 from auditstore.reconciliation.summary import Summary
 
+# What a spreadsheet would take for a formula or lose at the start of a cell, and our own mark.
+_ACTIVE: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _FIELDS: Final = tuple(field.name for field in fields(Finding) if field.name != "kind")
 #: The columns, in order.
 COLUMNS: Final = ("round", "kind", "difference", *_FIELDS)
@@ -18,7 +20,8 @@ class CsvReport:
     """Writes the head line at once and each finding as it comes; summaries have no place."""
 
     def __init__(self, out: TextIO) -> None:
-        self._writer = csv.writer(out, lineterminator="\n")
+        # Text is quoted throughout: a bare carriage return would begin a row for a spreadsheet.
+        self._writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         self._writer.writerow(COLUMNS)
 
     def finding(self, finding: Finding, comparison_round: int) -> None:
@@ -36,12 +39,22 @@ class CsvReport:
         """Nothing."""
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> str | int:
     if value is None:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    return writable(str(value))
+    if isinstance(value, int):
+        return value
+    return inert(writable(value if isinstance(value, str) else str(value)))
+
+
+def inert(text: str) -> str:
+    """Text that no spreadsheet computes: an apostrophe goes before what could begin a formula.
+
+    One that is there already gets another, so taking one off gives back every text.
+    """
+    return "'" + text if text.startswith(_ACTIVE) else text
 
 
 def writable(text: str) -> str:

@@ -39,9 +39,7 @@ def compare_unknown(job: Job) -> None:
     # Asked after the listing: whatever was in it was sealed by then.
     with job.engine.connect() as connection:
         sharing = [
-            stream
-            for stream in streams.find(connection)
-            if stream.destination.overlaps(job.stream.destination)
+            stream for stream in streams.find(connection) if stream.overlaps(job.stream.destination)
         ]
     _spool_ranges(job, sharing)
     for page in job.inventory.unknown_pages():

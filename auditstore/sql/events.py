@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -13,6 +14,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger, Text
 
 from auditstore.events import Event, StoredEvent, first_id_at
+from auditstore.sql.failures import is_stale
 from auditstore.sql.tables import events
 
 # Column by column and without `position`: a position must be handed out by the server, after
@@ -63,16 +65,17 @@ def copy(connection: Connection, rows: Iterable[Event]) -> None:
     run inside ``run_sync``.
     """
     driver = connection.connection.driver_connection
-    if isinstance(driver, psycopg.AsyncConnection):
-        from sqlalchemy.util import await_only  # noqa: PLC0415  # greenlet: asyncio callers only
+    with _watched(connection):
+        if isinstance(driver, psycopg.AsyncConnection):
+            from sqlalchemy.util import await_only  # noqa: PLC0415  # greenlet: asyncio callers only
 
-        await_only(_copy_async(driver, rows))
-        return
-    assert isinstance(driver, psycopg.Connection)  # noqa: S101  # the repository checked the dialect
-    with driver.cursor() as cursor, cursor.copy(_COPY) as stream:
-        stream.set_types(_COPY_TYPES)
-        for event in rows:
-            stream.write_row(_copied(event))
+            await_only(_copy_async(driver, rows))
+            return
+        assert isinstance(driver, psycopg.Connection)  # noqa: S101  # the repository checked the dialect
+        with driver.cursor() as cursor, cursor.copy(_COPY) as stream:
+            stream.set_types(_COPY_TYPES)
+            for event in rows:
+                stream.write_row(_copied(event))
 
 
 async def _copy_async(driver: psycopg.AsyncConnection[Any], rows: Iterable[Event]) -> None:
@@ -80,6 +83,22 @@ async def _copy_async(driver: psycopg.AsyncConnection[Any], rows: Iterable[Event
         stream.set_types(_COPY_TYPES)
         for event in rows:
             await stream.write_row(_copied(event))
+
+
+@contextmanager
+def _watched(connection: Connection, *, ours: bool = False) -> Iterator[None]:
+    """Tell SQLAlchemy of a connection that is over, or stale where it is ``ours``.
+
+    It does not watch what COPY does on the driver's own connection, so it would go on using
+    one that is over, and keep one in its pool that goes by settings lifted since.
+    """
+    driver: Any = connection.connection.driver_connection
+    try:
+        yield
+    except psycopg.Error as error:
+        if driver.closed or (ours and is_stale(error)):
+            connection.invalidate(error)
+        raise
 
 
 def _copied(event: Event) -> tuple[object, ...]:
@@ -246,6 +265,27 @@ def waiting(
     return count, oldest
 
 
+def newest(connection: Connection, flow_id: str) -> datetime | None:
+    """When the flow's event with the highest position was recorded; ``None`` without any."""
+    found: datetime | None = connection.execute(
+        select(events.c.recorded_at)
+        .where(events.c.flow_id == flow_id)
+        .order_by(events.c.position.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return found
+
+
+def any_between(connection: Connection, flow_id: str, *, after: int, upto: int | None) -> bool:
+    """Whether the flow has an event with ``after`` < position <= ``upto``, or with no end."""
+    statement = select(events.c.position).where(
+        events.c.flow_id == flow_id, events.c.position > after
+    )
+    if upto is not None:
+        statement = statement.where(events.c.position <= upto)
+    return connection.execute(statement.limit(1)).scalar_one_or_none() is not None
+
+
 _PAYLOADS: Final = (
     "COPY (SELECT payload FROM auditstore.events WHERE flow_id = %s AND position BETWEEN %s AND %s"
     " ORDER BY position) TO STDOUT (FORMAT BINARY)"
@@ -257,15 +297,20 @@ _PAYLOADS_AND_IDS: Final = (
 )
 
 
-def payloads(connection: Connection, flow_id: str, first: int, last: int) -> Iterator[bytes]:
-    """The snapshots of a range in position order, their bytes untouched, streamed."""
+def payloads(
+    connection: Connection, flow_id: str, first: int, last: int
+) -> Generator[bytes, None, None]:
+    """The snapshots of a range in position order, their bytes untouched, streamed.
+
+    Close it if it is not read to its end: until then the connection can do nothing else.
+    """
     for row in _copy_out(connection, _PAYLOADS, (flow_id, first, last)):
         yield row[0]
 
 
 def payloads_and_ids(
     connection: Connection, flow_id: str, first: int, last: int
-) -> Iterator[tuple[int, bytes, str, str | None]]:
+) -> Generator[tuple[int, bytes, str, str | None], None, None]:
     """As :func:`payloads`: position, snapshot, event id and lead id."""
     for row in _copy_out(connection, _PAYLOADS_AND_IDS, (flow_id, first, last)):
         position, snapshot, event_id, lead_id = row
@@ -280,7 +325,11 @@ def _copy_out(
 ) -> Iterator[tuple[Any, ...]]:
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)  # noqa: S101  # only our own engines get here
-    with driver.cursor() as cursor, cursor.copy(statement, parameters) as stream:
+    with (
+        _watched(connection, ours=True),
+        driver.cursor() as cursor,
+        cursor.copy(statement, parameters) as stream,
+    ):
         yield from stream.rows()
 
 

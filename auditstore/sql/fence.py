@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from auditstore.sql.server import RUN, clock
+from auditstore.sql.server import RUN
 
 _WRITERS: Final = (
     "SELECT DISTINCT l.virtualtransaction, l.pid"
@@ -20,36 +20,34 @@ _WRITERS: Final = (
     # The partitions too: whoever owns them can insert into one directly.
     " AND l.relation IN (SELECT relid FROM pg_partition_tree('auditstore.events'))"
 )
-_HIGH_WATER: Final = text(f"SELECT auditstore.last_position() AS position, {RUN} AS run")
+_HIGH_WATER: Final = text(
+    f"SELECT auditstore.last_position() AS position, {RUN} AS run,"
+    " current_setting('transaction_read_only') = 'on' AS read_only"
+)
 _WRITERS_AND_RUN: Final = text(
     f"SELECT ARRAY(SELECT virtualtransaction FROM ({_WRITERS}) w) AS writers, {RUN} AS run"  # noqa: S608  # constants of ours
 )
-_DETAILS: Final = text(
-    "SELECT a.usename AS user_name, a.application_name AS application, a.state,"
-    " left(a.query, 200) AS query, p.gid AS prepared,"
-    " extract(epoch FROM CAST(:now AS timestamptz) - coalesce(a.xact_start, p.prepared))::float"
-    "   AS age"
-    " FROM (SELECT CAST(:pid AS integer) AS pid) h"
-    " LEFT JOIN pg_stat_activity a ON a.pid = h.pid"
-    " LEFT JOIN pg_locks x ON h.pid IS NULL AND x.locktype = 'transactionid' AND x.granted"
-    "   AND x.virtualtransaction = :virtualtransaction"
-    " LEFT JOIN pg_prepared_xacts p ON p.transaction = x.transactionid"
-    " LIMIT 1"
+_OPEN_WRITERS: Final = text(
+    "SELECT w.virtualtransaction, w.pid, w.user_name, w.application, w.state, w.prepared, w.age,"
+    " nullif(left(a.query, 200), '<insufficient privilege>') AS query"
+    " FROM auditstore.open_writers() w LEFT JOIN pg_stat_activity a ON a.pid = w.pid"
+    " ORDER BY w.age DESC NULLS FIRST"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class HighWater:
-    """The position handed out last, and in which run of the server."""
+    """The position handed out last, in which run of the server, and whether that takes writes."""
 
     position: int
     run: str
+    read_only: bool
 
 
 def high_water(connection: Connection) -> HighWater:
     """H: every position handed out so far is at most this."""
     row = connection.execute(_HIGH_WATER).one()
-    return HighWater(position=row.position, run=row.run)
+    return HighWater(position=row.position, run=row.run, read_only=row.read_only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,9 @@ def writers(connection: Connection) -> Writers:
 class OpenWriter:
     """A transaction that holds the fence back. ``age`` in seconds.
 
-    A prepared transaction has its gid in ``prepared`` and no pid. What another user runs is
-    visible to members of ``pg_read_all_stats`` only.
+    A prepared transaction has its gid in ``prepared`` and no pid. ``state`` and ``age`` are
+    empty where the schema's owner is neither a superuser nor a member of
+    ``pg_read_all_stats``, ``query`` where this user is neither.
     """
 
     virtualtransaction: str
@@ -89,21 +88,7 @@ class OpenWriter:
 
 def open_writers(connection: Connection) -> list[OpenWriter]:
     """Who holds the fence back, oldest first."""
-    found = []
-    writers = connection.execute(text(_WRITERS)).all()
-    # One moment for all, or the one that is asked about last would seem older than it is.
-    now = clock(connection)
-    for writer in writers:
-        asked = {"pid": writer.pid, "virtualtransaction": writer.virtualtransaction, "now": now}
-        detail = connection.execute(_DETAILS, asked).one()
-        found.append(
-            OpenWriter(
-                virtualtransaction=writer.virtualtransaction, pid=writer.pid,
-                user_name=detail.user_name, application=detail.application, state=detail.state,
-                query=detail.query, prepared=detail.prepared, age=detail.age,
-            )
-        )  # fmt: skip
-    return sorted(found, key=lambda writer: -(writer.age or 0.0))
+    return [OpenWriter(**row) for row in connection.execute(_OPEN_WRITERS).mappings()]
 
 
 def transaction_isolation(connection: Connection) -> str:

@@ -29,14 +29,15 @@ def announce(connection: Connection, *, daemon_id: str, host: str, pid: int, ver
     )
 
 
-def report_fence(connection: Connection, *, daemon_id: str, position: int) -> None:
-    """Show the newest safe fence of a daemon to `auditstore status`."""
+def report_fence(connection: Connection, *, daemon_id: str, position: int, age: float) -> None:
+    """Show a daemon's safe position to `auditstore status`: the newest one ``age`` seconds ago."""
     connection.execute(
         text(
             "UPDATE auditstore.daemons SET fence_position = :position,"
-            " fence_at = clock_timestamp() WHERE daemon_id = :daemon_id"
+            " fence_at = clock_timestamp() - make_interval(secs => :age)"
+            " WHERE daemon_id = :daemon_id"
         ),
-        {"daemon_id": daemon_id, "position": position},
+        {"daemon_id": daemon_id, "position": position, "age": age},
     )
 
 
@@ -56,11 +57,12 @@ def withdraw(connection: Connection, *, daemon_id: str) -> None:
 
 
 def list_daemons(connection: Connection) -> Sequence[Any]:
-    """Every known daemon with the seconds since it was seen."""
+    """Every known daemon with the seconds since it was seen, and its fence's age in seconds."""
     return connection.execute(
         text(
             "SELECT daemon_id, host, pid, version, started_at, seen_at, fence_position, fence_at,"
-            " extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_for"
+            " extract(epoch FROM clock_timestamp() - seen_at)::float AS silent_for,"
+            " extract(epoch FROM clock_timestamp() - fence_at)::float AS fence_age"
             " FROM auditstore.daemons ORDER BY started_at"
         )
     ).all()

@@ -8,7 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, text, update
 
-from auditstore.sql.tables import changes, credentials, stream_intervals, streams
+from auditstore.sql.tables import (
+    changes,
+    credentials,
+    state_changes,
+    stream_intervals,
+    streams,
+)
 
 _COLUMNS = (
     *streams.c,
@@ -41,6 +47,11 @@ def update_stream(connection: Connection, stream_id: int, values: Mapping[str, A
         .where(streams.c.stream_id == stream_id)
         .values(**values, changed_at=func.clock_timestamp())
     )
+
+
+def switch(connection: Connection, stream_id: int, values: Mapping[str, Any]) -> None:
+    """Enable or disable a stream: a change of settings with which its state begins anew."""
+    update_stream(connection, stream_id, {**values, "state_since": func.clock_timestamp()})
 
 
 def get(connection: Connection, stream_id: int, *, lock: bool = False) -> Any | None:
@@ -112,7 +123,8 @@ def set_state(
     attempts: int = 0,
     retry_in: float | None = None,
 ) -> None:
-    """Set what an operator sees; `state_since` moves only when state or code change.
+    """Set what an operator sees; `state_since` moves only when state or code change, and only
+    then is a row added to `state_changes`, by a trigger.
 
     ``retry_in`` is in seconds from the server's now.
     """
@@ -131,6 +143,17 @@ def set_state(
             "attempts": attempts, "retry_in": retry_in,
         },
     )  # fmt: skip
+
+
+def latest_state_changes(connection: Connection, stream_id: int, *, limit: int) -> Sequence[Any]:
+    """A stream's latest changes of state or code, the newest first."""
+    statement = (
+        select(state_changes)
+        .where(state_changes.c.stream_id == stream_id)
+        .order_by(state_changes.c.change_id.desc())
+        .limit(limit)
+    )
+    return connection.execute(statement).all()
 
 
 def set_history(connection: Connection, stream_id: int, history: Mapping[str, str]) -> None:

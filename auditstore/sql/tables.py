@@ -55,6 +55,13 @@ events = Table(
     PrimaryKeyConstraint("flow_id", "event_id"),
     CheckConstraint("event_id ~ '^[0-9a-f]{24}$'", name="events_event_id_check"),
     CheckConstraint("octet_length(sha256) = 32", name="events_sha256_check"),
+    CheckConstraint("octet_length(flow_id) BETWEEN 1 AND 255", name="events_flow_id_check"),
+    CheckConstraint("octet_length(lead_id) BETWEEN 1 AND 255", name="events_lead_id_check"),
+    CheckConstraint("size_bytes = octet_length(payload::text)", name="events_size_check"),
+    CheckConstraint(
+        "strpos(payload::text, E'\\n') = 0 AND strpos(payload::text, E'\\r') = 0",
+        name="events_line_check",
+    ),
     # What sealing reads: cutting a batch never touches a payload.
     Index(
         "events_tail_idx", "flow_id", "position", postgresql_include=["size_bytes", "recorded_at"]
@@ -122,8 +129,11 @@ streams = Table(
         "state IN ('streaming', 'retrying', 'blocked', 'halted')", name="streams_state_check"
     ),
     CheckConstraint(
-        "max_bytes > 0 AND max_events > 0 AND max_delay >= 0", name="streams_limits_check"
+        "max_bytes BETWEEN 1 AND 1073741824 AND max_events BETWEEN 1 AND 1000000"
+        " AND max_delay BETWEEN 0 AND 3600",
+        name="streams_limits_check",
     ),
+    CheckConstraint("jsonb_typeof(options) = 'object'", name="streams_options_check"),
     Index("streams_location_key", "location", unique=True, postgresql_where=text("enabled")),
     Index("streams_flow_idx", "flow_id"),
 )
@@ -214,6 +224,23 @@ changes = Table(
     Index("changes_subject_idx", "subject", "subject_id", "change_id"),
 )
 
+# Written by the trigger `record_state`, in the transaction that changes the state.
+state_changes = Table(
+    "state_changes",
+    metadata,
+    Column("change_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    Column("from_state", Text, nullable=False),
+    Column("from_code", Text),
+    Column("to_state", Text, nullable=False),
+    Column("to_code", Text),
+    Column("cause", Text),
+    # How many tries had failed by then.
+    Column("attempts", Integer, nullable=False),
+    Index("state_changes_stream_idx", "stream_id", "change_id"),
+)
+
 daemons = Table(
     "daemons",
     metadata,
@@ -223,7 +250,7 @@ daemons = Table(
     Column("version", Text, nullable=False),
     Column("started_at", _TIME, nullable=False, server_default=_NOW),
     Column("seen_at", _TIME, nullable=False, server_default=_NOW),
-    # The newest safe fence and what holds it back, for `auditstore status`.
+    # The newest safe fence, and when it was the last position handed out.
     Column("fence_position", BigInteger),
     Column("fence_at", _TIME),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from auditstore.destinations import Destination
+from auditstore.destinations import INSECURE_HTTP, Destination
 from auditstore.errors import ConfigurationError
 from auditstore.objects import ObjectStore
 
@@ -20,8 +20,9 @@ STORE_OPTIONS: Mapping[str, Mapping[str, frozenset[str] | None]] = {
         "expected_bucket_owner": None,
         "checksums": frozenset({"when_required", "when_supported"}),
         "addressing": frozenset({"auto", "path", "virtual"}),
+        INSECURE_HTTP: frozenset({"yes"}),
     },
-    "azure": {},
+    "azure": {INSECURE_HTTP: frozenset({"yes"})},
     "file": {},
 }
 
@@ -52,7 +53,7 @@ def open_store(
     if destination.scheme == "azure":
         from exporters.stores.azure import open_azure  # noqa: PLC0415 - as above, for azure
 
-        return open_azure(destination, secret=secret)
+        return open_azure(destination, secret=secret, options=options)
     from exporters.stores.folder import FolderStore  # noqa: PLC0415 - as above
 
     if secret:

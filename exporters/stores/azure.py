@@ -5,7 +5,8 @@ Azure's metadata names are identifiers: our hyphens are underscores there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,18 +21,25 @@ from azure.storage.blob import ContainerClient, ContentSettings
 
 from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
-from auditstore.objects import NewObject, ObjectInfo, PutResult
+from auditstore.objects import Fact, Inspection, NewObject, ObjectInfo, PutResult
 from exporters.stores.azure_client import container_client
 from exporters.stores.azure_errors import TAKEN, azure_error
 from exporters.stores.redaction import redacted
+from exporters.stores.server_clock import clock_ahead
 
+_BLOB_SERVICES = "Microsoft.Storage/storageAccounts/blobServices"
 # Over answers that it does not expect the SDK trips with Python's own errors.
 _SDK_ERRORS = (AzureError, AttributeError, TypeError, ValueError)
 
 
-def open_azure(destination: Destination, *, secret: Mapping[str, str] | None) -> AzureStore:
+def open_azure(
+    destination: Destination,
+    *,
+    secret: Mapping[str, str] | None,
+    options: Mapping[str, str] | None = None,
+) -> AzureStore:
     """The store of an Azure destination, with the limits that the exporter uses."""
-    client = container_client(destination, secret=secret)
+    client = container_client(destination, secret=secret, options=options)
     return AzureStore(client, destination, secrets=_secret_parts(secret or {}))
 
 
@@ -110,6 +118,33 @@ class AzureStore:
             if start_after is None or blob.name.encode() > start_after.encode():
                 yield _info(blob)
 
+    def inspect(self, now: Callable[[], datetime]) -> Inspection:
+        """Immutability, and the server's clock. Whether versions are kept, only the
+        subscription's own service tells.
+        """
+        dates: list[str | None] = []
+
+        def keep_date(answer: Any) -> None:
+            dates.append(answer.http_response.headers.get("Date"))
+
+        protection = None
+        before = now()
+        try:
+            protection = _protection(
+                self._client.get_container_properties(raw_response_hook=keep_date)
+            )
+        except _SDK_ERRORS as error:
+            answered = _answer(error)
+            if answered is None or answered.status_code != 403:
+                raise self._translate(error) from answered
+        return Inspection(
+            (
+                Fact("versioning", None, f"{_BLOB_SERVICES}/read on the account"),
+                Fact("immutability", protection, f"{_BLOB_SERVICES}/containers/read"),
+            ),
+            clock_ahead(dates[-1] if dates else None, before, now()),
+        )
+
     def close(self) -> None:
         """Close the client's connections."""
         self._client.close()
@@ -171,6 +206,19 @@ class AzureStore:
             hint="Check the stream's endpoint URL and credential.",
             code=name,
         )
+
+
+def _protection(container: Any) -> str:
+    found = [
+        name
+        for name, on in (
+            ("policy", container.has_immutability_policy),
+            ("legal hold", container.has_legal_hold),
+            ("version-level", container.immutable_storage_with_versioning_enabled),
+        )
+        if on
+    ]
+    return ", ".join(found) or "off"
 
 
 def _secret_parts(secret: Mapping[str, str]) -> tuple[str, ...]:

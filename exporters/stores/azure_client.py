@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import ContainerClient, LinearRetry
 
-from auditstore.destinations import Destination
+from auditstore.destinations import Destination, check_encryption
 from auditstore.errors import ConfigurationError
+from exporters.stores.authorities import authorities
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
+ATTEMPTS = 3
 #: Any file that we write is one request: staged blocks have no whole-file checksum.
 SINGLE_PUT_BYTES = 256 * 1024 * 1024
 _READ_BYTES = 4 * 1024 * 1024
@@ -30,22 +32,26 @@ def container_client(
     destination: Destination,
     *,
     secret: Mapping[str, str] | None,
-    attempts: int = 3,
-    read_timeout: float = READ_TIMEOUT_S,
+    options: Mapping[str, str] | None = None,
+    attempts: int | None = None,
+    read_timeout: float | None = None,
 ) -> ContainerClient:
     """A client that may be shared between threads; nothing is sent yet.
 
     ``secret`` holds ``connection_string``, or ``account_url`` with ``sas_token`` or
     ``account_key``. Without one: ``AZURE_STORAGE_CONNECTION_STRING`` if it is set, else the
     destination's endpoint URL with ``DefaultAzureCredential`` (environment, workload or
-    managed identity, Azure CLI).
+    managed identity, Azure CLI). Where the limits are not given, the module's are taken as
+    they are now.
     """
+    attempts = ATTEMPTS if attempts is None else attempts
     _keep_secrets_out_of_logs()
+    authorities(os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("CURL_CA_BUNDLE"))
     settings: dict[str, Any] = {
         # 0 to 2 s between attempts; the exporter's own backoff comes on top.
         "retry_policy": LinearRetry(backoff=1, retry_total=attempts - 1, random_jitter_range=1),
         "connection_timeout": CONNECT_TIMEOUT_S,
-        "read_timeout": read_timeout,
+        "read_timeout": READ_TIMEOUT_S if read_timeout is None else read_timeout,
         "max_single_put_size": SINGLE_PUT_BYTES,
         "max_single_get_size": _READ_BYTES,
         "max_chunk_get_size": _READ_BYTES,
@@ -71,6 +77,8 @@ def container_client(
             hint="Copy it again from the storage account's page `Access keys`.",
         ) from None
     _check_endpoint(destination, client.primary_hostname)
+    # A connection string has a protocol of its own, which the stream does not show.
+    check_encryption(client.url, options or {})
     return client
 
 
@@ -118,8 +126,12 @@ def _check_endpoint(destination: Destination, host: str) -> None:
 
 
 def _keep_secrets_out_of_logs() -> None:
-    """The SDK logs headers at INFO, urllib3 logs URLs (with their SAS) at DEBUG."""
+    """The SDK logs headers at INFO, urllib3 logs URLs (with their SAS) at DEBUG.
+
+    What azure.identity warns of, at length and at each try, is the error that we raise.
+    """
     for name, level in (
+        ("azure.identity", logging.ERROR),
         ("azure.core.pipeline.policies.http_logging_policy", logging.WARNING),
         ("azure.storage", logging.INFO),
         ("urllib3.connectionpool", logging.INFO),

@@ -35,9 +35,8 @@ _PASSING_STATUS = frozenset({408, 425, 429})
 
 _CREDENTIAL = "Give the stream a credential that works: `auditstore credential rotate`."
 _RIGHTS = (
-    "Allow the identity or SAS to create and write blobs in the container, and for comparing "
-    "and reconciling to read and list them (role Storage Blob Data Contributor, or SAS "
-    "permissions c, w, r, l)."
+    "Allow the identity or SAS to add blobs in the container, and for comparing and reconciling "
+    "to read and list them (SAS permissions c, r, l); `auditstore doctor` prints the exact role."
 )
 _SUPPORT = "The account's owner must settle this in the Azure portal."
 
@@ -100,7 +99,10 @@ _BY_STATUS = {401: "InvalidAuthenticationInfo", 403: "AuthorizationFailure"}
 def azure_error(*, status: int, code: str, server_message: str, place: str) -> AuditStoreError:
     """The error for an answer of the server; ``server_message`` must hold no secret."""
     code = code or _BY_STATUS.get(status, "")
-    if code in _PASSING or status in _PASSING_STATUS or (status >= 500 and status != 501):
+    # Azure names every conflict: one without a name was cut short on its way.
+    is_cut = status == 409 and not code
+    is_servers = status >= 500 and status != 501
+    if code in _PASSING or status in _PASSING_STATUS or is_servers or is_cut:
         return StoreUnavailable(
             f"{place} cannot take requests just now: {code or status}",
             hint="This passes; it is tried again by itself.",

@@ -14,7 +14,9 @@ import base64
 import hashlib
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import (
@@ -36,10 +38,18 @@ from botocore.parsers import ResponseParserError
 
 from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
-from auditstore.objects import VERIFICATION_PREFIX, NewObject, ObjectInfo, PutResult
+from auditstore.objects import (
+    VERIFICATION_PREFIX,
+    Inspection,
+    NewObject,
+    ObjectInfo,
+    PutResult,
+)
 from exporters.stores.redaction import redacted
 from exporters.stores.s3_errors import s3_error
+from exporters.stores.s3_inspection import inspect_bucket
 from exporters.stores.s3_session import s3_client
+from exporters.stores.s3_shared import shared
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -72,10 +82,25 @@ def open_s3(
     options: Mapping[str, str],
 ) -> S3Store:
     """The store of an S3 destination, with the limits that the exporter uses."""
-    client = s3_client(destination, region=region, secret=secret, options=options)
+
+    def make() -> S3Client:
+        return s3_client(destination, region=region, secret=secret, options=options)
+
+    if secret and "access_key_id" in secret:
+        # All that makes one client differ from another.
+        key = (destination.endpoint_url, region, *_items(secret), "", *_items(options))
+        client, release = shared(key, make)
+    else:
+        # What the environment says may have changed; a stream that is resumed looks again.
+        client = make()
+        release = client.close
     # A role's name is no secret, and a refusal is clearer with it.
     hidden = tuple(value for name, value in (secret or {}).items() if name != "role_arn")
-    return S3Store(client, destination, options=options, secrets=hidden)
+    return S3Store(client, destination, options=options, secrets=hidden, release=release)
+
+
+def _items(named: Mapping[str, str]) -> list[tuple[str, str]]:
+    return sorted(named.items())
 
 
 class S3Store:
@@ -89,8 +114,10 @@ class S3Store:
         options: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
         page_size: int = 1000,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self._client = client
+        self._release = release or client.close
         self._destination = destination
         self._secrets = secrets
         self._page_size = page_size
@@ -113,10 +140,15 @@ class S3Store:
         retry finds the key taken: ``created`` is false and the caller compares contents.
         """
         try:
-            conditional = self._keeps_conditions()
-            if not conditional and self.head(new.key) is not None:
+            if self._keeps_conditions():
+                try:
+                    return self._put(new, conditional=True)
+                except ClientError as error:
+                    if not self._was_replaced(error):
+                        raise
+            if self.head(new.key) is not None:
                 return PutResult(created=False)
-            return self._put(new, conditional=conditional)
+            return self._put(new, conditional=False)
         except _DRIVER_ERRORS as error:
             raise self._translate(error) from error
 
@@ -164,9 +196,17 @@ class S3Store:
         except _DRIVER_ERRORS as error:
             raise self._translate(error) from error
 
+    def inspect(self, now: Callable[[], datetime]) -> Inspection:
+        """Versions, Object Lock, and the server's clock."""
+        try:
+            return inspect_bucket(self._client, self._common, now)
+        except _DRIVER_ERRORS as error:
+            raise self._translate(error) from error
+
     def close(self) -> None:
-        """Close the client's connections."""
-        self._client.close()
+        """Close the client's connections, unless others use it; calling it again does nothing."""
+        release, self._release = self._release, lambda: None
+        release()
 
     # --- writing ----------------------------------------------------------------
 
@@ -197,13 +237,24 @@ class S3Store:
 
     def _keeps_conditions(self) -> bool:
         """Whether the server honours create-only writes: asked once, one thread at a time."""
-        if self._destination.is_aws:
+        # The environment or the profile may name another server than the stream does.
+        server = replace(self._destination, endpoint_url=self._client.meta.endpoint_url)
+        if server.is_aws:
             return True
-        place = (self._destination.endpoint_url or "", self._destination.bucket)
+        place = (server.endpoint_url or "", server.bucket)
         with _CONDITIONAL_LOCKS[place]:
             if place not in _CONDITIONAL:
                 _CONDITIONAL[place] = self._probe_conditions()
             return _CONDITIONAL[place]
+
+    def _was_replaced(self, error: ClientError) -> bool:
+        """Whether a server that kept create-only writes now refuses them: it is asked anew."""
+        if self._destination.is_aws or not _is_not_implemented(error):
+            return False
+        place = (self._destination.endpoint_url or "", self._destination.bucket)
+        with _CONDITIONAL_LOCKS[place]:
+            _CONDITIONAL.pop(place, None)
+        return not self._keeps_conditions()
 
     def _probe_conditions(self) -> bool:
         folder = f"{self._destination.prefix}/" if self._destination.prefix else ""
@@ -218,7 +269,7 @@ class S3Store:
             first = self._put(probe, conditional=True)
             return not first.created or not self._put(probe, conditional=True).created
         except ClientError as error:
-            if _status(error) == 501 or _code(error) == "NotImplemented":
+            if _is_not_implemented(error):
                 return False
             raise
 
@@ -290,6 +341,10 @@ class S3Store:
 
 def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _is_not_implemented(error: ClientError) -> bool:
+    return _status(error) == 501 or _code(error) == "NotImplemented"
 
 
 def _code(error: BaseException) -> str:

@@ -43,7 +43,8 @@ _RENEW = (
 )
 _RIGHTS = (
     "Allow the credential s3:PutObject on the prefix, and for comparing and reconciling "
-    "s3:GetObject on it and s3:ListBucket on the bucket. Look at the bucket's policy too."
+    "s3:GetObject on it and s3:ListBucket on the bucket; `auditstore doctor` prints the exact "
+    "policy. Look at the bucket's policy too."
 )
 _REGION = "Set the stream's region to the bucket's own, and the endpoint URL if one is set."
 _SUPPORT = "The account's owner must settle this with the provider."

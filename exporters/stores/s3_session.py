@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,15 +19,17 @@ from botocore.credentials import (
 )
 from botocore.exceptions import BotoCoreError
 
-from auditstore.destinations import Destination
+from auditstore.destinations import Destination, check_encryption
 from auditstore.errors import ConfigurationError
+from exporters.stores.authorities import authorities
+from exporters.stores.s3_shared import loader
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-_ATTEMPTS = 3
+ATTEMPTS = 3
 _CONFLICT_DELAY_S = 0.2
 _SECRET_NAMES = frozenset(
     {"access_key_id", "secret_access_key", "session_token", "role_arn", "external_id"}
@@ -39,29 +42,32 @@ def s3_client(
     region: str | None,
     secret: Mapping[str, str] | None,
     options: Mapping[str, str],
-    attempts: int = _ATTEMPTS,
-    read_timeout: float = READ_TIMEOUT_S,
+    attempts: int | None = None,
+    read_timeout: float | None = None,
 ) -> S3Client:
     """A client that may be shared between threads; nothing is sent yet.
 
-    ``attempts`` counts the first one; the exporter retries for ever on top of it.
+    ``attempts`` counts the first one; the exporter retries for ever on top of it. Where these
+    limits are not given, the module's are taken as they are now.
     """
+    attempts = ATTEMPTS if attempts is None else attempts
     _keep_secrets_out_of_logs()
     # Any: the stubs want literals; the choices are checked where options are.
     checksums: Any = options.get("checksums", "when_required")
     addressing: Any = options.get("addressing", "path" if destination.endpoint_url else "auto")
     try:
-        session = boto3.Session(
-            botocore_session=_session(region, dict(secret or {})), region_name=region
-        )
+        chain = _session(region, dict(secret or {}), options)
+        session = boto3.Session(botocore_session=chain, region_name=region)
         client = session.client(
             "s3",
             endpoint_url=destination.endpoint_url,
+            verify=_authorities(chain),
             config=Config(
                 connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=read_timeout,
+                read_timeout=READ_TIMEOUT_S if read_timeout is None else read_timeout,
                 retries={"mode": "standard", "total_max_attempts": attempts},
-                max_pool_connections=32,
+                # As many threads as the exporter may have at work on the streams that share it.
+                max_pool_connections=64,
                 tcp_keepalive=True,
                 request_checksum_calculation=checksums,
                 response_checksum_validation=checksums,
@@ -74,6 +80,8 @@ def s3_client(
             f"the S3 client cannot be set up: {type(error).__name__}",
             hint="Check region, endpoint URL, and the AWS profile and files in use.",
         ) from error
+    # Also one that the environment or the profile names.
+    check_encryption(client.meta.endpoint_url, options)
     client.meta.events.register(
         "needs-retry.s3.PutObject",
         partial(_retry_conflict, limit=attempts),  # type: ignore[arg-type]  # stubs: no answers
@@ -81,10 +89,18 @@ def s3_client(
     return client
 
 
-def _session(region: str | None, secret: dict[str, str]) -> botocore.session.Session:
+def _authorities(session: botocore.session.Session) -> str | bool:
+    return authorities(
+        session.get_config_variable("ca_bundle"), os.environ.get("REQUESTS_CA_BUNDLE")
+    )
+
+
+def _session(
+    region: str | None, secret: dict[str, str], options: Mapping[str, str]
+) -> botocore.session.Session:
     """A session on explicit keys, an assumed role, or the environment's own chain."""
     _check_secret(secret)
-    session = botocore.session.Session()
+    session = _bare_session()
     if "access_key_id" in secret:
         session.set_credentials(
             secret["access_key_id"], secret["secret_access_key"], secret.get("session_token")
@@ -103,19 +119,37 @@ def _session(region: str | None, secret: dict[str, str]) -> botocore.session.Ses
         limits = Config(
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=READ_TIMEOUT_S,
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         )
+
+        def sts_client(service: str, **given: Any) -> Any:
+            client = session.create_client(
+                service,
+                region_name=sts_region,
+                config=limits,
+                verify=_authorities(session),
+                **given,
+            )
+            check_encryption(client.meta.endpoint_url, options)
+            return client
+
         fetcher = AssumeRoleCredentialFetcher(
-            partial(session.create_client, region_name=sts_region, config=limits),
+            sts_client,
             source,
             secret["role_arn"],
             extra_args=extra,
         )
-        assuming = botocore.session.Session()
+        assuming = _bare_session()
         assuming.register_component(
             "credential_provider", CredentialResolver([_AssumedRole(fetcher)])
         )
         return assuming
+    return session
+
+
+def _bare_session() -> botocore.session.Session:
+    session = botocore.session.Session()
+    session.register_component("data_loader", loader(session.get_config_variable("data_path")))
     return session
 
 

@@ -43,7 +43,13 @@ CREATE TABLE auditstore.events (
     sha256       bytea NOT NULL,
     PRIMARY KEY (flow_id, event_id),
     CONSTRAINT events_event_id_check CHECK (event_id ~ '^[0-9a-f]{24}$'),
-    CONSTRAINT events_sha256_check CHECK (octet_length(sha256) = 32)
+    CONSTRAINT events_sha256_check CHECK (octet_length(sha256) = 32),
+    -- A writer that goes past auditstore can lie about the hash, which reconciling finds, but not
+    -- stop a stream by a wrong size, nor put two lines into a file by one event.
+    CONSTRAINT events_flow_id_check CHECK (octet_length(flow_id) BETWEEN 1 AND 255),
+    CONSTRAINT events_lead_id_check CHECK (octet_length(lead_id) BETWEEN 1 AND 255),
+    CONSTRAINT events_size_check CHECK (size_bytes = octet_length(payload::text)),
+    CONSTRAINT events_line_check CHECK (strpos(payload::text, E'\\n') = 0 AND strpos(payload::text, E'\\r') = 0)
 ) PARTITION BY RANGE (event_id);
 
 CREATE INDEX events_tail_idx ON auditstore.events (flow_id, position) INCLUDE (size_bytes, recorded_at);
@@ -89,6 +95,10 @@ DECLARE
 BEGIN
     IF step IS NULL THEN
         RAISE EXCEPTION 'partitions are made by month or by day, not by %', period;
+    END IF;
+    -- Who may call this owns nothing: no call may fill the catalog, nor go past the ids' 32 bits.
+    IF periods NOT BETWEEN 0 AND 100 OR first_at NOT BETWEEN '1970-01-01' AND '2100-01-01' THEN
+        RAISE EXCEPTION 'at most 100 partitions at a time, from 1970 to 2100';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('auditstore.make_partitions'));
     FOR n IN 0 .. periods - 1 LOOP
@@ -146,6 +156,33 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     JOIN auditstore.events e
       ON e.flow_id = asked.flow_id COLLATE "C" AND e.event_id = asked.event_id COLLATE "C"
 $$;
+
+-- Who has appended and is not over. The exporter must be able to name a writer that holds it back,
+-- and may see nothing else of other sessions, which pg_read_all_stats would show it.
+CREATE FUNCTION auditstore.open_writers()
+RETURNS TABLE (virtualtransaction text, pid integer, user_name text, application text, state text,
+               prepared text, age double precision)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    -- One moment for all, or the one that is looked at last would seem older than it is.
+    WITH moment AS MATERIALIZED (SELECT clock_timestamp() AS now),
+    writers AS MATERIALIZED (
+        SELECT DISTINCT l.virtualtransaction, l.pid
+        FROM pg_locks l
+        WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.relation IN (SELECT relid FROM pg_partition_tree('auditstore.events')))
+    SELECT w.virtualtransaction, w.pid, a.usename, a.application_name, a.state, p.gid,
+           extract(epoch FROM m.now - coalesce(a.xact_start, p.prepared))::double precision
+    FROM moment m
+    CROSS JOIN writers w
+    LEFT JOIN pg_stat_activity a ON a.pid = w.pid
+    -- A prepared transaction has no pid; each of its savepoints has a transaction id of its own.
+    LEFT JOIN LATERAL (
+        SELECT x.gid, x.prepared
+        FROM pg_locks t JOIN pg_prepared_xacts x ON x.transaction = t.transactionid
+        WHERE w.pid IS NULL AND t.locktype = 'transactionid' AND t.virtualtransaction = w.virtualtransaction
+        LIMIT 1) p ON true
+$$;
 """
 
 STREAMS = """
@@ -193,7 +230,9 @@ CREATE TABLE auditstore.streams (
     lease_until         timestamptz,
     CONSTRAINT streams_format_check CHECK (format IN ('ndjson.gz', 'json')),
     CONSTRAINT streams_state_check CHECK (state IN ('streaming', 'retrying', 'blocked', 'halted')),
-    CONSTRAINT streams_limits_check CHECK (max_bytes > 0 AND max_events > 0 AND max_delay >= 0)
+    CONSTRAINT streams_limits_check CHECK (
+        max_bytes BETWEEN 1 AND 1073741824 AND max_events BETWEEN 1 AND 1000000 AND max_delay BETWEEN 0 AND 3600),
+    CONSTRAINT streams_options_check CHECK (jsonb_typeof(options) = 'object')
 );
 CREATE UNIQUE INDEX streams_location_key ON auditstore.streams (location) WHERE enabled;
 CREATE INDEX streams_flow_idx ON auditstore.streams (flow_id);
@@ -252,6 +291,19 @@ CREATE TABLE auditstore.changes (
 );
 CREATE INDEX changes_subject_idx ON auditstore.changes (subject, subject_id, change_id);
 
+CREATE TABLE auditstore.state_changes (
+    change_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    stream_id   bigint NOT NULL REFERENCES auditstore.streams,
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    from_state  text NOT NULL,
+    from_code   text,
+    to_state    text NOT NULL,
+    to_code     text,
+    cause       text,
+    attempts    integer NOT NULL
+);
+CREATE INDEX state_changes_stream_idx ON auditstore.state_changes (stream_id, change_id);
+
 CREATE TABLE auditstore.daemons (
     daemon_id       text PRIMARY KEY,
     host            text NOT NULL,
@@ -262,6 +314,35 @@ CREATE TABLE auditstore.daemons (
     fence_position  bigint,
     fence_at        timestamptz
 );
+"""
+
+# In the transaction that changes the state, whoever changes it, so that none is missed; and nobody
+# needs the right to write the record. Another try in the same trouble is no change.
+STATE_RECORD = """
+CREATE FUNCTION auditstore.record_state() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    before  text := CASE WHEN OLD.enabled THEN OLD.state ELSE 'disabled' END;
+    after   text := CASE WHEN NEW.enabled THEN NEW.state ELSE 'disabled' END;
+    was     text := CASE WHEN OLD.enabled THEN OLD.state_code END;
+    is_now  text := CASE WHEN NEW.enabled THEN NEW.state_code END;
+BEGIN
+    IF (before, was) IS DISTINCT FROM (after, is_now) THEN
+        INSERT INTO auditstore.state_changes
+            (stream_id, from_state, from_code, to_state, to_code, cause, attempts)
+        VALUES (NEW.stream_id, before, was, after, is_now,
+                CASE WHEN NEW.enabled THEN NEW.state_cause END, greatest(OLD.attempts, NEW.attempts));
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER record_state AFTER UPDATE OF enabled, state, state_code ON auditstore.streams
+    FOR EACH ROW EXECUTE FUNCTION auditstore.record_state();
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.state_changes
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.state_changes
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
 """
 
 # The ledger's rows are written twice: sealed, then delivered. Neither can be taken back.
@@ -297,9 +378,13 @@ CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.changes
 """
 
 REVOKES = """
+REVOKE ALL ON FUNCTION auditstore.refuse_change() FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.guard_file() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.last_position() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.stored_hashes(text[], text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.record_state() FROM PUBLIC;
+REVOKE ALL ON FUNCTION auditstore.open_writers() FROM PUBLIC;
 """
 
 GRANTS = {
@@ -312,7 +397,8 @@ GRANTS = {
     "auditstore_exporter": """
         GRANT USAGE ON SCHEMA auditstore TO auditstore_exporter;
         GRANT SELECT ON auditstore.events, auditstore.streams, auditstore.stream_intervals, auditstore.files,
-                        auditstore.credentials, auditstore.changes, auditstore.daemons, auditstore.alembic_version
+                        auditstore.credentials, auditstore.changes, auditstore.state_changes, auditstore.daemons,
+                        auditstore.alembic_version
             TO auditstore_exporter;
         GRANT INSERT (stream_id, sequence, first_position, last_position, event_count, content_bytes,
                       first_recorded_at, last_recorded_at, format, encoder, object_key, sealed_at)
@@ -324,6 +410,7 @@ GRANTS = {
                       lease_owner, lease_until) ON auditstore.streams TO auditstore_exporter;
         GRANT INSERT, UPDATE, DELETE ON auditstore.daemons TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.last_position() TO auditstore_exporter;
+        GRANT EXECUTE ON FUNCTION auditstore.open_writers() TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) TO auditstore_exporter;
     """,
     "auditstore_reader": """
@@ -347,6 +434,7 @@ def upgrade() -> None:
     op.execute(FIRST_PARTITIONS[Settings.from_environment().partitions])
     op.execute(FUNCTIONS)
     op.execute(STREAMS)
+    op.execute(STATE_RECORD)
     op.execute(LEDGER_GUARD)
     op.execute(REVOKES)
     for role, purpose in ROLES.items():

@@ -76,7 +76,9 @@ def test_listing_rotating_and_removing(cli: CommandLine) -> None:
     cli.run("stream", "add", "--flow", "f", "--to", "s3://some-bucket", "--credential", "aws")
     (listed,) = cli.json("credential", "list")
     assert (listed["name"], listed["hint"], listed["streams"]) == ("aws", "key id ...1234", [1])
-    rotated = cli.run("credential", "rotate", "aws", stdin=AS_JSON.replace("1234", "5678"))
+    rotated = cli.run(
+        "credential", "rotate", "aws", "--no-check", stdin=AS_JSON.replace("1234", "5678")
+    )
     assert "key id ...5678" in rotated.stdout
     assert "Used by stream 1" in rotated.stdout
     said, do = cli.error("credential", "remove", "aws")

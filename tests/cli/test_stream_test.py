@@ -118,7 +118,7 @@ def test_lacking_the_right_to_read_is_a_warning(engine: Engine, stream: streams.
         ("connect", "works"), ("write", "works"), ("read", "warning"), ("list", "warning"),
     ]  # fmt: skip
     assert done.steps[2].hint.endswith("Allow GetObject.")
-    assert "reconciling needs it" in done.steps[2].hint
+    assert "Reconciling needs it" in done.steps[2].hint
     assert done.key.startswith("prefix/auditstore_verification_a%2Fb_")
 
 

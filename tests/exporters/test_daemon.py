@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Event
@@ -11,137 +12,19 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from support.bucket_check import check_bucket
 from support.eventually import eventually, never
-from support.lead_events import id_of, lead_event
-from support.memory_store import DENIED, MemoryStore
+from support.memory_store import DENIED
 from support.postgres import Cluster
+from support.site import QUICK, Site
 
 import exporters.daemon
-from auditstore import EventRepository, streams
-from auditstore.database import create_engine, migrate
-from auditstore.objects import ObjectStore
+from auditstore import streams
+from auditstore.database import migrate
+from auditstore.errors import DatabaseUnavailable, TailingUnsafe
 from auditstore.sql import leases as leases_sql
-from auditstore.streams import Limits, NewStream, Stream
+from auditstore.sql import partitions as partitions_sql
+from exporters import worker
 from exporters.daemon import Daemon, DaemonConfig
-
-QUICK = DaemonConfig(tick=0.02, recheck=0.05, lease_ttl=1.0, grace=3.0)
-
-
-class Site:
-    """A database, stores in memory, one a stream, and the daemons of a test."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.engines: list[sa.Engine] = []
-        self.engine = self.new_engine()
-        self.stores: dict[int, MemoryStore] = {}
-        self.expected: dict[int, dict[str, bytes]] = {}
-        self.daemons: list[Daemon] = []
-
-    def new_engine(self) -> sa.Engine:
-        """An engine with room for a daemon."""
-        engine = create_engine(self.url, pool_size=16, max_overflow=4)
-        self.engines.append(engine)
-        return engine
-
-    def open(self, _: sa.Connection, stream: Stream) -> ObjectStore:
-        """The daemons' way to the stores."""
-        return self.stores[stream.stream_id]
-
-    def add(
-        self,
-        *,
-        max_delay: float = 0.0,
-        enabled: bool = True,
-        key_template: str | None = None,
-        **limits: Any,
-    ) -> int:
-        """A stream with a flow, a bucket and a store of its own."""
-        number = len(self.stores) + 1
-        new = NewStream(
-            flow_id=f"flow-{number}", url=f"s3://bucket-{number}/some/prefix", enabled=enabled,
-            key_template=key_template, limits=Limits(max_delay=max_delay, **limits),
-        )  # fmt: skip
-        with self.engine.begin() as connection:
-            stream_id = streams.add(connection, new, actor="test").stream_id
-        self.stores[stream_id] = MemoryStore()
-        self.expected[stream_id] = {}
-        return stream_id
-
-    def append(self, stream_id: int, count: int = 1, *, covered: bool = True) -> None:
-        """Commit events of the stream's flow; ``covered`` ones are to be in its bucket."""
-        made = [lead_event(f"flow-{stream_id}") for _ in range(count)]
-        with self.engine.begin() as connection:
-            EventRepository().append(connection, made)
-        if covered:
-            self.expected[stream_id] |= {id_of(each): each for each in made}
-
-    def start(self, config: DaemonConfig = QUICK) -> Daemon:
-        """A daemon at work; stopped at the end of the test unless the test did so."""
-        daemon = Daemon(self.new_engine(), self.open, config)
-        daemon.start()
-        self.daemons.append(daemon)
-        return daemon
-
-    def stop(self, daemon: Daemon) -> bool:
-        """Stop one of the daemons."""
-        self.daemons.remove(daemon)
-        return daemon.stop()
-
-    def close(self) -> None:
-        """End all daemons, also those that hang."""
-        for store in self.stores.values():
-            store.open.set()
-        for daemon in self.daemons:
-            daemon.stop()
-        for engine in self.engines:
-            engine.dispose()
-
-    def stream(self, stream_id: int) -> Stream:
-        """The stream as it stands."""
-        with self.engine.connect() as connection:
-            return streams.get(connection, stream_id)
-
-    def change(
-        self, act: Callable[..., Any], stream_id: int, *arguments: Any, **named: Any
-    ) -> None:
-        """What an operator does to a stream."""
-        with self.engine.begin() as connection:
-            act(connection, stream_id, *arguments, actor="test", **named)
-
-    def delivered(self, stream_id: int) -> bool:
-        """Whether everything expected is recorded as delivered."""
-        with self.engine.connect() as connection:
-            count = connection.execute(
-                sa.text(
-                    "SELECT coalesce(sum(event_count), 0) FROM auditstore.files"
-                    " WHERE stream_id = :stream_id AND delivered_at IS NOT NULL"
-                ),
-                {"stream_id": stream_id},
-            ).scalar_one()
-        return int(count) >= len(self.expected[stream_id])
-
-    def wait(self, *stream_ids: int, within: float = 10.0) -> float:
-        """Seconds until everything expected of the streams is delivered."""
-        began = time.monotonic()
-        for stream_id in stream_ids or self.stores:
-            eventually(
-                lambda each=stream_id: self.delivered(each), within=within,
-                what=f"stream {stream_id} delivered",
-            )  # fmt: skip
-        return time.monotonic() - began
-
-    def check(self, *stream_ids: int) -> None:
-        """Each bucket holds exactly what it should."""
-        for stream_id in stream_ids or self.stores:
-            expected = self.expected[stream_id]
-            check_bucket(self.engine, stream_id, self.stores[stream_id], expected)
-
-    def owners(self) -> dict[int, str | None]:
-        """Who has the lease of each stream."""
-        with self.engine.connect() as connection:
-            return {each.stream_id: each.lease_owner for each in streams.find(connection)}
 
 
 @pytest.fixture
@@ -203,47 +86,7 @@ def test_disabling_and_enabling_again(site: Site, catch_up: bool) -> None:
     site.check()
 
 
-# --- one stream's trouble is its own -----------------------------------------------------
-
-
-def test_broken_stores_do_not_delay_another_stream(site: Site) -> None:
-    """A store that hangs and one that denies; a third stream keeps its bound of delay + 1 s."""
-    hanging, denied, healthy = site.add(), site.add(), site.add(max_delay=2.0)
-    site.stores[hanging].open.clear()
-    site.stores[denied].trouble = DENIED
-    site.start()
-    site.append(hanging, 5)
-    site.append(denied, 5)
-    eventually(lambda: site.stores[hanging].hanging)
-    eventually(lambda: site.stream(denied).status.state == "blocked")
-    for _ in range(2):
-        site.append(healthy, 3)
-        assert site.wait(healthy) < 2.0 + 1.0
-    assert site.stores[hanging].hanging == 1
-
-    site.stores[hanging].open.set()
-    site.stores[denied].trouble = None
-    site.change(streams.resume, denied)
-    site.wait()
-    site.check()
-
-
-def test_more_hanging_stores_than_threads_for_trouble(site: Site) -> None:
-    """Threads that hang are as many as there are; one more than for trouble leaves room."""
-    broken = [site.add() for _ in range(5)]
-    healthy = site.add()
-    for stream_id in broken:
-        site.stores[stream_id].open.clear()
-    site.start()
-    for stream_id in broken:
-        site.append(stream_id)
-    eventually(lambda: all(site.stores[each].hanging for each in broken))
-    site.append(healthy, 3)
-    assert site.wait(healthy) < 1.0
-    for stream_id in broken:
-        site.stores[stream_id].open.set()
-    site.wait()
-    site.check()
+# --- streams in trouble -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("act", ["change", "resume"])
@@ -262,6 +105,31 @@ def test_a_blocked_stream_goes_on_as_soon_as_it_is_changed(site: Site, act: str)
         site.change(streams.resume, stream_id)
     assert site.wait(stream_id) < QUICK.lease_ttl
     assert site.stream(stream_id).status.state == "streaming"
+    site.check()
+
+
+def test_a_blocked_stream_tries_again_by_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every half minute, shortened here; once the cause is gone it goes on, with nobody's help."""
+    assert worker._BLOCKED_RETRY == 30.0
+    monkeypatch.setattr(worker, "_BLOCKED_RETRY", 0.5)
+    stream_id = site.add()
+    store = site.stores[stream_id]
+    store.trouble = DENIED
+    site.start()
+    site.append(stream_id, 2)
+    eventually(lambda: site.stream(stream_id).status.attempts >= 3)
+    assert site.stream(stream_id).status.state == "blocked"
+    store.trouble = None
+    site.wait(stream_id)
+    assert site.stream(stream_id).status.state == "streaming"
+    with site.engine.connect() as connection:
+        changes = streams.state_changes(connection, stream_id, limit=10)
+    assert [(each.from_state, each.to_state) for each in changes] == [
+        ("blocked", "streaming"), ("streaming", "blocked"), ("disabled", "streaming"),
+    ]  # fmt: skip
+    assert changes[0].attempts >= 3
     site.check()
 
 
@@ -350,7 +218,7 @@ def test_the_database_is_restarted_under_it(restartable_cluster: Cluster) -> Non
     site.append(stream_id, 3)
     site.wait(stream_id)
     restartable_cluster.stop("immediate")
-    eventually(lambda: daemon._waiting, what="the daemon notices")
+    eventually(lambda: daemon._waiting_for, what="the daemon notices")
     restartable_cluster.start()
     site.append(stream_id, 3)
     site.wait(stream_id, within=20)
@@ -427,6 +295,70 @@ def test_a_clock_set_back_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPa
         site.append(stream_id)
         site.wait(stream_id, within=5)
     assert site.stop(daemon)
+    site.check()
+
+
+def test_a_start_that_fails_leaves_no_connection_behind(site: Site) -> None:
+    """It is tried again until the cause is mended, so each try gives back what it took."""
+    engine = site.new_engine()
+    assert isinstance(engine.pool, sa.QueuePool)
+    sequence = "ALTER TABLE auditstore.events ALTER COLUMN position SET CACHE"
+    with site.engine.begin() as connection:
+        connection.execute(sa.text(f"{sequence} 20"))
+    for _ in range(3):
+        with pytest.raises(TailingUnsafe, match="CACHE 20"):
+            Daemon(engine, site.open, QUICK).start()
+        assert engine.pool.checkedout() == 0
+    with site.engine.begin() as connection:
+        connection.execute(sa.text(f"{sequence} 1"))
+    daemon = Daemon(engine, site.open, QUICK)
+    daemon.start()
+    assert daemon.stop()
+
+
+def test_a_host_without_threads_to_spare(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not begin is not forgotten: it begins when there are threads again."""
+    start, short = threading.Thread.start, Event()
+
+    def refusing(thread: threading.Thread) -> None:
+        if short.is_set() and thread.name.startswith("stream"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    stream_ids = [site.add() for _ in range(3)]
+    for stream_id in stream_ids:
+        site.append(stream_id, 2)
+    short.set()
+    site.start()
+    never(lambda: any(site.delivered(each) for each in stream_ids), during=0.3)
+    short.clear()
+    stream_ids.append(site.add())
+    site.append(stream_ids[-1])
+    site.wait()
+    site.check()
+
+
+def test_partitions_that_cannot_be_made_hold_nothing_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files go out meanwhile, and it is tried again soon, not at the next upkeep."""
+    monkeypatch.setattr(exporters.daemon, "_UPKEEP_AGAIN", 0.05)
+    make, refused = partitions_sql.make_partitions, []
+
+    def busy(*arguments: Any, **named: Any) -> Any:
+        if len(refused) < 3:
+            refused.append(True)
+            raise DatabaseUnavailable("the lock was not granted", hint="Later.")
+        return make(*arguments, **named)
+
+    monkeypatch.setattr(partitions_sql, "make_partitions", busy)
+    stream_id = site.add()
+    daemon = site.start()
+    eventually(lambda: len(refused) == 3)
+    assert daemon._waiting_for is None
+    site.append(stream_id)
+    site.wait(stream_id)
     site.check()
 
 

@@ -18,7 +18,7 @@ from auditstore import streams
 from auditstore.errors import LedgerMismatch, ObjectConflict
 from auditstore.ledger import Delivery, LedgerFile, SealedFile
 from auditstore.objects import VERIFICATION_PREFIX, ObjectStore
-from exporters import delivery
+from exporters import delivery, encoding
 from exporters.encoding import Rendering
 
 DAMAGES = ("no gzip", "other lines", "cut short", "more behind", "raw deflate", "empty")
@@ -96,6 +96,26 @@ def test_putting_again_changes_nothing(scene: Scene, format_: str) -> None:
     assert len(before) == (1 if format_ == "ndjson.gz" else 6)
     assert put(scene, sealed) == first
     assert contents(scene) == before
+
+
+@on_a_folder
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("format_", ["ndjson.gz", "json"])
+def test_a_failure_amid_reading_leaves_the_connection_free(
+    scene: Scene, format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of memory with half of a range read, the worker can go on; it once hung for ever."""
+    stream_id = scene.stream(format=format_, max_events=10)
+    (sealed,) = sealed_files(scene, stream_id, 6)
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding._Counter, "add", no_memory)
+        with pytest.raises(MemoryError):
+            rendered(scene, sealed)
+    assert put(scene, sealed).object_bytes
 
 
 def test_an_interrupted_put_of_many_objects_is_finished(scene: Scene) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
 from support.fences import append, append_one, autocommit, open_fence, read_upto
 from support.fixtures_postgres import Database
 from support.postgres import Cluster
 
 from auditstore.database import migrate
-from auditstore.errors import TailingUnsafe
+from auditstore.errors import DatabaseReadOnly, TailingUnsafe
 from auditstore.sql import fence as sql
 from exporters.fence import Fence
 
@@ -191,6 +195,9 @@ def test_open_writers_are_told_oldest_first(database_any: Database) -> None:
     with engine.connect() as slow, autocommit(engine) as watcher:
         with engine.connect() as preparing:
             append(preparing)
+            # A savepoint has a transaction id of its own, which is no prepared transaction.
+            with preparing.begin_nested():
+                append(preparing)
             preparing.exec_driver_sql(f"PREPARE TRANSACTION '{gid}'")
         append(slow)
         slow_pid = slow.scalar(sa.text("SELECT pg_backend_pid()"))
@@ -209,4 +216,64 @@ def test_open_writers_are_told_oldest_first(database_any: Database) -> None:
         slow.rollback()
         watcher.exec_driver_sql(f"ROLLBACK PREPARED '{gid}'")
         assert sql.open_writers(watcher) == []
+    engine.dispose()
+
+
+def test_the_log_names_who_holds_the_fence_back(engine: sa.Engine) -> None:
+    """After ten seconds, then every minute, and the end of it; never what the session runs."""
+    now = [0.0]
+    logged: list[dict[str, Any]] = []
+
+    def looked() -> list[str]:
+        with capture_logs() as entries:
+            fence.advance()
+        logged.extend(entries)
+        return [entry["event"] for entry in entries]
+
+    held = "held back by a writer that stays open"
+    with engine.connect() as slow, autocommit(engine) as connection:
+        fence = Fence(connection, monotonic=lambda: now[0])
+        assert looked() == []
+        append(slow)
+        pid = slow.scalar(sa.text("SELECT pg_backend_pid()"))
+        # The writer's age is the server's to tell, and this test does not wait for it.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sql, "open_writers", aged(sql.open_writers, 10.0))
+            for now[0], expected in (
+                (9.0, []), (10.0, [held]), (11.0, []), (69.0, []), (70.0, [held]), (71.0, []),
+            ):  # fmt: skip
+                assert looked() == expected, now
+        slow.commit()
+        assert looked() == ["held back no more"]
+        assert looked() == []
+    first = logged[0]
+    assert (first["pid"], first["user"], first["application"], first["state"]) == (
+        pid, "postgres", "", "idle in transaction",
+    )  # fmt: skip
+    assert first["open_for"] >= 10
+    assert "idle_in_transaction_session_timeout" in first["hint"]
+    assert not any("SELECT" in str(entry) for entry in logged)
+
+
+def aged(
+    ask: Callable[[sa.Connection], list[sql.OpenWriter]], seconds: float
+) -> Callable[[sa.Connection], list[sql.OpenWriter]]:
+    """The open writers as they would be told so many seconds later."""
+    return lambda connection: [
+        replace(writer, age=(writer.age or 0.0) + seconds) for writer in ask(connection)
+    ]
+
+
+def test_a_server_that_takes_no_writes_is_waited_for(database: Database) -> None:
+    """The fence says so at once, on the connection that it has, and goes on when it is lifted."""
+    engine = sa.create_engine(database.url, poolclass=sa.NullPool)
+    with open_fence(engine) as fence:
+        position = append_one(engine)
+        assert fence.advance() == position
+        fence._connection.exec_driver_sql("SET default_transaction_read_only = on")
+        with pytest.raises(DatabaseReadOnly, match="takes no writes") as caught:
+            fence.advance()
+        assert "AUDITSTORE_DATABASE_URL at the primary" in caught.value.hint
+        fence._connection.exec_driver_sql("SET default_transaction_read_only = off")
+        assert fence.advance() == position
     engine.dispose()

@@ -11,6 +11,7 @@ from support.memory_store import DENIED, MemoryStore
 
 from auditstore import EventRepository, streams
 from auditstore.objects import ObjectStore
+from auditstore.sql import streams as streams_sql
 from auditstore.streams import Limits, NewStream, Stream
 from exporters.once import export_once
 
@@ -114,3 +115,20 @@ def test_once_tells_failures_apart(engine: sa.Engine) -> None:
     ]  # fmt: skip
     check_bucket(engine, two, stores[two], expected[two])
     assert stores[three].objects == {}
+
+
+def test_once_fails_while_a_stream_is_halted(engine: sa.Engine) -> None:
+    """What only an operator can let go on is no success, and is not tried by itself."""
+    stream_id = add(engine, "one")
+    store = MemoryStore()
+    with engine.begin() as connection:
+        append(connection, "one", 1)
+        streams_sql.set_state(
+            connection, stream_id, state="halted", cause="another object is there", hint="Look."
+        )
+    result = export_once(engine, opener({stream_id: store}))
+    ((_, outcome),) = result.outcomes
+    assert result.failed
+    assert outcome.error is not None
+    assert (outcome.error.message, outcome.error.hint) == ("another object is there", "Look.")
+    assert store.tries.total() == 0

@@ -429,6 +429,44 @@ def test_what_another_worker_delivers_meanwhile_is_no_lost_history(desk: Desk) -
     desk.check()
 
 
+def test_no_connection_is_held_while_the_bucket_is_listed(desk: Desk) -> None:
+    """A slow bucket is no reason for an idle-in-transaction timeout, nor to use up the pool."""
+    desk.store = store = BusyStore()
+    desk.append(2)
+    assert desk.work().delivered == 1
+    after_a_failover(desk)
+    desk.append(2)
+    held: list[int] = []
+    pool = desk.engine.pool
+    assert isinstance(pool, sa.QueuePool)
+    store.before_listing = lambda: held.append(pool.checkedout())
+    assert desk.work().delivered == 1
+    assert held == [0]
+    desk.check()
+
+
+def test_what_the_database_refuses_one_stream_is_its_state(desk: Desk) -> None:
+    """Not the whole exporter's end: others go on, and this one says why it does not."""
+    other = desk.add_stream(url="s3://bucket-2/some/prefix")
+    with desk.engine.begin() as connection:
+        connection.execute(sa.text(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'not this one'; END $$;"
+            "CREATE TRIGGER refuse BEFORE INSERT ON auditstore.files FOR EACH ROW"
+            f" WHEN (NEW.stream_id = {desk.stream_id}) EXECUTE FUNCTION refuse()"
+        ))  # fmt: skip
+    desk.append(2)
+    outcome = desk.work()
+    assert outcome.retry_in is not None
+    status = desk.stream().status
+    assert (status.state, status.code) == ("retrying", "database-refused")
+    assert "not this one" in (status.cause or "")
+    with desk.engine.connect() as connection:
+        fence = SafePosition(streams_sql.last_position(connection), server.run(connection))
+    desk.store = MemoryStore()
+    assert desk.worker.work(other, fence).delivered == 1
+
+
 def test_trouble_that_is_mended_ends_though_nothing_waits(desk: Desk) -> None:
     """A bucket that may be listed again is no trouble any more, in status and metrics too."""
     desk.append(2)

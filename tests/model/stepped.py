@@ -101,15 +101,12 @@ class Exporter:
     def tick(self, between: Callable[[], None] | None = None) -> None:
         """Advance the fence; ``between`` happens between its two questions."""
 
-        def after_the_first(*arguments: Any) -> None:
-            if between is not None and "last_position" in arguments[2]:
-                between()
-
-        event.listen(self._fence_connection, "after_cursor_execute", after_the_first)
-        try:
-            self.fence.advance()
-        finally:
-            event.remove(self._fence_connection, "after_cursor_execute", after_the_first)
+        if between is not None:
+            # Whichever of the two it asks first.
+            event.listen(
+                self._fence_connection, "after_cursor_execute", lambda *_: between(), once=True
+            )
+        self.fence.advance()
 
     def begin_turn(self, stream_id: int) -> None:
         """Give the worker a turn with the fence as it is now; it stops at its first gate."""

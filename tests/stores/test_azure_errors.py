@@ -71,12 +71,18 @@ def test_passing_answers(store: AzureStore, server: FakeStore, status: int, code
     assert store.put_if_absent(new_object("logs/x")).created
 
 
+def test_a_conflict_without_a_name_passes(store: AzureStore, server: FakeStore) -> None:
+    """An answer that lost its headers on the way does not tell whether the name is taken."""
+    server.script = [Answer(409)]
+    assert isinstance(failure_of_put(store), StoreUnavailable)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
     [
         (403, "AuthenticationFailed", "account key or SAS"),
         (403, "AuthorizationFailure", "firewall"),
-        (403, "AuthorizationPermissionMismatch", "Storage Blob Data Contributor"),
+        (403, "AuthorizationPermissionMismatch", "auditstore doctor"),
         (403, "AuthorizationSourceIPMismatch", "address"),
         (401, "InvalidAuthenticationInfo", "rotate"),
         (401, "NoAuthenticationInformation", "rotate"),
@@ -176,7 +182,7 @@ def test_an_unknown_host_passes(server: FakeStore, monkeypatch: pytest.MonkeyPat
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    store = open_fake(server, url="http://account.blob.example")
+    store = open_fake(server, url="https://account.blob.example")
     assert isinstance(failure_of_put(store), StoreUnavailable)
     store.close()
 

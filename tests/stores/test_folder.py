@@ -2,8 +2,10 @@
 
 import errno
 import os
+import socket
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.stores import new_object, race, read_all
@@ -145,7 +147,7 @@ def test_a_file_system_without_hard_links_is_refused(
 ) -> None:
     """Writing without overwriting needs hard links: without them nothing is written."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", fail)
@@ -167,11 +169,80 @@ def test_all_is_synced_before_it_counts(
         steps.append("temporary" if name.startswith(".tmp-") else name)
         sync(descriptor)
 
-    def record_link(source: Path, target: Path) -> None:
+    def record_link(source: str, target: str, **folders: Any) -> None:
         steps.append("link")
-        link(source, target)
+        link(source, target, **folders)
 
     monkeypatch.setattr(os, "fsync", record_sync)
     monkeypatch.setattr(os, "link", record_link)
     store.put_if_absent(new_object("a/b/x"))
     assert steps == [root.parent.name, "store", "a", "temporary", "link", "b"]
+
+
+# --- links and other things that lie in the way ----------------------------------------
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere", "/etc"])
+def test_a_link_below_the_folder_is_never_followed(
+    store: FolderStore, root: Path, target: str
+) -> None:
+    """Nothing is written, read, listed or described through it, and the refusal says why."""
+    elsewhere = root.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "secret").write_bytes(b"hello\n")
+    store.put_if_absent(new_object("before"))
+    (root / "link").symlink_to(root.parent / target)
+    for call in (
+        lambda: store.put_if_absent(new_object("link/x")),
+        lambda: store.put_if_absent(new_object("link/a/x")),
+        lambda: store.read("link/secret"),
+        lambda: store.head("link/secret"),
+    ):
+        with pytest.raises(StoreRefused) as caught:
+            call()
+        assert caught.value.code == "ELOOP"
+        assert "symbolic link" in caught.value.hint
+    assert [info.key for info in store.list("")] == ["before"]
+    assert list(store.list("link/")) == []
+    assert [path.name for path in elsewhere.iterdir()] == ["secret"]
+
+
+def test_a_link_under_the_files_own_name_is_neither_followed_nor_replaced(
+    store: FolderStore, root: Path
+) -> None:
+    """Not even where it leads to the same bytes: they could change behind our back."""
+    store.put_if_absent(new_object("before"))
+    outside = root.parent / "outside"
+    outside.write_bytes(b"hello\n")
+    (root / "x").symlink_to(outside)
+    assert not store.put_if_absent(new_object("x")).created
+    with pytest.raises(StoreRefused) as caught:
+        store.read("x")
+    assert caught.value.code == "ELOOP"
+    assert store.head("x") is None
+    assert (root / "x").is_symlink()
+    assert outside.read_bytes() == b"hello\n"
+
+
+def test_a_link_as_the_folder_itself_is_the_operators_choice(tmp_path: Path) -> None:
+    """`/mnt/audit` may be a link to today's disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "audit").symlink_to(tmp_path / "disk")
+    store = FolderStore(str(tmp_path / "audit"))
+    assert store.put_if_absent(new_object("a/x")).created
+    assert (tmp_path / "disk" / "a" / "x").read_bytes() == b"hello\n"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_what_is_no_file_is_not_waited_for(store: FolderStore, root: Path, kind: str) -> None:
+    """A pipe under a key would let a reader wait for ever; it counts as taken, and as no object."""
+    store.put_if_absent(new_object("before"))
+    if kind == "pipe":
+        os.mkfifo(root / "x")
+    else:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(root / "x"))
+    assert store.read("x") is None
+    assert store.head("x") is None
+    assert not store.put_if_absent(new_object("x")).created
+    assert [info.key for info in store.list("")] == ["before"]

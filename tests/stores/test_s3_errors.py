@@ -179,7 +179,7 @@ def test_an_unknown_host_passes(store: S3Store, monkeypatch: pytest.MonkeyPatch)
 
     store.close()
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    fresh = Destination("s3", "bucket", "", "http://store.example:9000")
+    fresh = Destination("s3", "bucket", "", "https://store.example:9000")
     client = s3_client(fresh, region="us-east-1", secret=S3_SECRET, options={}, attempts=1)
     assert isinstance(failure_of_put(S3Store(client, fresh)), StoreUnavailable)
     client.close()
@@ -329,6 +329,27 @@ def test_a_server_without_conditions(server: FakeStore, conditions: str) -> None
     writes = [r for r in server.requests if r.method == "PUT" and r.key == "logs/x"]
     assert len(writes) == 1
     assert "if-none-match" not in writes[0].headers
+    store.close()
+
+
+def test_a_server_that_comes_to_refuse_conditions(server: FakeStore) -> None:
+    """Exchanged for another one while the exporter runs: it is asked anew, and looked at."""
+    store = settled(open_fake(server), server)
+    server.conditions = "refused"
+    assert store.put_if_absent(new_object("logs/x", b"first")).created
+    assert not store.put_if_absent(new_object("logs/x", b"other")).created
+    assert server.objects["logs/x"].body == b"first"
+    store.close()
+
+
+def test_a_refused_option_is_no_refused_condition(server: FakeStore) -> None:
+    """A server that answers 501 to a write without conditions, too, lacks something else."""
+    store = settled(open_fake(server), server)
+    server.script = [Answer(501, "NotImplemented")] * 2 + [Answer(404, "NoSuchKey")] * 2
+    server.script += [Answer(501, "NotImplemented")]
+    error = failure_of_put(store)
+    assert isinstance(error, StoreRefused)
+    assert error.code == "NotImplemented"
     store.close()
 
 

@@ -51,7 +51,12 @@ def check_bucket(
         positions = _positions(connection, stream.flow_id)
     objects = _objects(stream, store)
     if versions is not None:
-        counted = versions(stream.destination.prefix)
+        counted = {
+            key: count
+            for key, count in versions(stream.destination.prefix).items()
+            # Where conditions are ignored the question itself makes two of them.
+            if not key.rpartition("/")[2].startswith(VERIFICATION_PREFIX)
+        }
         assert set(counted.values()) <= {1}, f"objects with several versions: {counted}"
         assert counted.keys() >= objects.keys()
 

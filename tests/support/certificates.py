@@ -15,6 +15,13 @@ from cryptography.x509.oid import NameOID
 
 def self_signed(folder: Path) -> ssl.SSLContext:
     """A server context for 127.0.0.1, signed by itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed_pem(folder))
+    return context
+
+
+def self_signed_pem(folder: Path, *names: str) -> Path:
+    """Key and certificate in one file, for 127.0.0.1 and ``names``; nobody trusts it unasked."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -27,7 +34,9 @@ def self_signed(folder: Path) -> ssl.SSLContext:
         .serial_number(1)
         .not_valid_before(start)
         .not_valid_after(start.replace(year=2100))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([address, *map(x509.DNSName, names)]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     pem = folder / "self-signed.pem"
@@ -39,6 +48,4 @@ def self_signed(folder: Path) -> ssl.SSLContext:
         )
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pem)
-    return context
+    return pem

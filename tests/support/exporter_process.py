@@ -1,32 +1,39 @@
-"""A real exporter in a process of its own, which kills itself where it is told to.
+"""The program of the tests' exporters: the real daemon, which dies or stops where it is told to.
 
-Run as a program: a JSON object on the first line of standard input says which database, which
-secrets and where to die; it leaves in order when standard input closes. The points are set
-from outside, by wrapping functions in this process alone; the product knows nothing of them.
+A JSON object on the first line of standard input says which secret, which intervals and which
+fault. It lives as `auditstore export run` does, and leaves when standard input closes, so that
+it outlives no test. Faults are set from outside, by wrapping functions in this process alone;
+the product knows nothing of them. :mod:`support.exporters` starts and steers it.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import time_machine
 from sqlalchemy import Connection
 
+import exporters.daemon
 import exporters.delivery
+import exporters.stores.azure_client
+import exporters.stores.s3_session
 import exporters.worker
-from auditstore.database import create_engine
+from auditstore import streams
+from auditstore.cli import export_run
+from auditstore.cli.context import Session
 from auditstore.objects import NewObject, ObjectStore, PutResult
 from auditstore.streams import Stream
-from exporters.daemon import Daemon, DaemonConfig
+from exporters.daemon import DaemonConfig
 from exporters.stores import open_store
 
 #: Every step between the decision to seal and the recorded delivery.
@@ -35,6 +42,7 @@ KILL_POINTS = (
     "after seal commit",
     "mid read",
     "before upload",
+    "half uploaded",
     "mid upload",
     "after upload",
     "before record commit",
@@ -44,10 +52,11 @@ Call = Callable[..., Any]
 
 
 class Fuse:
-    """Kills this process, as SIGKILL does, when it is lit for the ``count``-th time."""
+    """Sends this process a signal, SIGKILL or SIGSTOP, when it is lit for the ``count``-th time."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, number: signal.Signals) -> None:
         self._left = count
+        self._number = number
         self._lock = threading.Lock()
 
     def light(self) -> None:
@@ -55,7 +64,8 @@ class Fuse:
         with self._lock:
             self._left -= 1
             if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                # To this very thread: for another one to take it, this one would run on.
+                signal.pthread_kill(threading.get_ident(), self._number)
 
 
 def arm(point: str, fuse: Fuse) -> None:
@@ -72,6 +82,9 @@ def arm(point: str, fuse: Fuse) -> None:
         )
     elif point == "before upload":
         worker.put = _at_entry(worker.put, fuse)
+    elif point == "half uploaded":
+        _halve_bodies(fuse)
+        os.link = _at_entry(os.link, fuse)  # a file is written whole, then it gets its name
     elif point == "before record commit":
         worker.record = _before_commit(worker.record, fuse)
     elif point == "after record commit":
@@ -117,6 +130,26 @@ def _in_the_middle(call: Call, fuse: Fuse) -> Call:
     return wrapped
 
 
+_uploading = threading.local()
+
+
+def _halve_bodies(fuse: Fuse) -> None:
+    """Light the fuse when half of an object's body was given to the network."""
+    send: Call = http.client.HTTPConnection.send
+
+    def halved(self: http.client.HTTPConnection, data: Any) -> None:
+        body = getattr(_uploading, "body", b"")
+        if not isinstance(data, bytes) or len(data) < 2 or data not in body:
+            send(self, data)
+            return
+        half = len(data) // 2
+        send(self, data[:half])
+        fuse.light()
+        send(self, data[half:])
+
+    http.client.HTTPConnection.send = halved  # type: ignore[method-assign]
+
+
 class FusedStore:
     """A store that is killed while it uploads, or before its answer is used."""
 
@@ -130,7 +163,13 @@ class FusedStore:
         if self._point == "mid upload":
             delay = random.uniform(0.0, 0.008)
             threading.Timer(delay, self._fuse.light).start()
-        result = self._store.put_if_absent(new)
+        _uploading.body = new.body
+        try:
+            result = self._store.put_if_absent(new)
+        finally:
+            _uploading.body = b""
+        # For tests that want to see work done twice.
+        print(f"put {new.key} created={result.created}", file=sys.stderr, flush=True)
         if self._point == "after upload":
             self._fuse.light()
         return result
@@ -141,66 +180,58 @@ class FusedStore:
 
 
 def main() -> None:
-    """Export until standard input closes, or until the fuse has burnt down."""
+    """Export until a signal, or until standard input closes, or until the fuse has burnt down."""
     task = json.loads(sys.stdin.readline())
     point = task["point"]
-    fuse = Fuse(task["count"])
+    fuse = Fuse(task["count"], signal.Signals[task["signal"]])
     if point:
         arm(point, fuse)
+    for name, value in task["constants"].items():
+        module, _, constant = name.rpartition(".")
+        assert hasattr(sys.modules[module], constant), name
+        setattr(sys.modules[module], constant, value)
+    if task["greedy"]:
+        _ignore_leases()
+    if task["clock"]:
+        _wind_clock(task["clock"])
 
     def opener(_: Connection, stream: Stream) -> ObjectStore:
         region = "us-east-1" if stream.destination.scheme == "s3" else None
-        store: Any = open_store(stream.destination, region=region, secret=task["secret"])
-        return FusedStore(store, point, fuse) if point else store
+        store: Any = open_store(
+            stream.destination, region=region, secret=task["secret"], options=stream.options
+        )
+        return FusedStore(store, point, fuse) if point or task["greedy"] else store
 
-    engine = create_engine(task["url"], application_name="exporter", pool_size=16)
-    config = DaemonConfig(tick=0.02, recheck=0.05, lease_ttl=task["lease_ttl"])
-    daemon = Daemon(engine, opener, config)
-    daemon.start()
-    print("exporting", flush=True)
-    sys.stdin.read()
-    sys.exit(0 if daemon.stop() else 1)
-
-
-@contextmanager
-def exporter(
-    url: str,
-    secret: Mapping[str, str] | None,
-    *,
-    point: str | None = None,
-    count: int = 1,
-    lease_ttl: float = 0.6,
-) -> Iterator[subprocess.Popen[str]]:
-    """Run an exporter process; its log, should it be needed, goes to standard error."""
-    here = Path(__file__).parent.parent
-    process = subprocess.Popen(
-        [sys.executable, "-m", "support.exporter_process"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=here,
+    if not task["vault"]:
+        export_run.store_opener = lambda _: opener
+    export_run.DaemonConfig = partial(  # type: ignore[misc,assignment]  # the tests' intervals
+        DaemonConfig, tick=0.02, recheck=0.05, lease_ttl=task["lease_ttl"], grace=task["grace"]
     )
-    assert process.stdin is not None
-    task = {
-        "url": url,
-        "secret": dict(secret) if secret else None,
-        "point": point,
-        "count": count,
-        "lease_ttl": lease_ttl,
-    }
-    try:
-        process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.flush()
-        yield process
-    finally:
-        with suppress(BrokenPipeError):  # it may be dead already, as it was meant to be
-            process.stdin.close()
-        try:
-            process.wait(15)
-        finally:
-            process.kill()
-            process.wait()
+    export_run._LONGEST_IDLE = task["longest_idle"]  # type: ignore[misc]  # as above
+    threading.Thread(target=_leave_with_the_test, daemon=True).start()
+    export_run.run_daemon(Session(), workers=6, log_format="console")
+
+
+def _ignore_leases() -> None:
+    """Work on every stream, whoever holds its lease."""
+
+    def every(connection: Connection, **_: Any) -> list[int]:
+        return [stream.stream_id for stream in streams.find(connection, enabled=True)]
+
+    exporters.daemon.leases_sql.renew = every
+    exporters.daemon.leases_sql.live_daemons = lambda *_, **__: 1
+
+
+def _wind_clock(steps: list[float]) -> None:
+    """Set this process's clock off by seconds: the first step now, each other at SIGUSR1."""
+    clock = time_machine.travel(time.time() + steps[0], tick=True).start()
+    later = iter(steps[1:])
+    signal.signal(signal.SIGUSR1, lambda *_: clock.shift(next(later)))
+
+
+def _leave_with_the_test() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

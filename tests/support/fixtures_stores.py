@@ -11,6 +11,7 @@ import pytest
 from auditstore.destinations import Destination
 from auditstore.objects import ObjectStore
 from support.azurite import Azurite, running_azurite
+from support.fault_proxy import FaultProxy, running_fault_proxy
 from support.stores import (
     S3_SECRET,
     Place,
@@ -19,6 +20,7 @@ from support.stores import (
     running_moto,
     unique_name,
 )
+from support.strict_s3 import StrictS3, running_strict_s3
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +28,13 @@ def moto_server() -> Iterator[str]:
     """The endpoint URL of an S3 server; tests make buckets of their own on it."""
     with running_moto() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def strict_s3() -> Iterator[StrictS3]:
+    """An S3 server that checks keys and policies; tests make users and buckets of their own."""
+    with running_strict_s3() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -99,3 +108,17 @@ def unused_port() -> Iterator[int]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield int(bound.getsockname()[1])
+
+
+@pytest.fixture
+def s3_proxy(moto_server: str) -> Iterator[FaultProxy]:
+    """A proxy of the test's own in front of the S3 server."""
+    with running_fault_proxy(moto_server, "s3") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def azure_proxy(azurite_server: Azurite) -> Iterator[FaultProxy]:
+    """A proxy of the test's own in front of Azurite."""
+    with running_fault_proxy(azurite_server.account_url, "azure") as proxy:
+        yield proxy

@@ -18,16 +18,24 @@ def new_id() -> str:
 
 
 def lead_event(
-    flow_id: str, *, event_id: str | None = None, lead_id: str = "lead-1", padding: int = 0
+    flow_id: str,
+    *,
+    event_id: str | None = None,
+    lead_id: str = "lead-1",
+    padding: int = 0,
+    notes: str = "",
 ) -> bytes:
-    """A recipient event as JSON; ``padding`` more bytes make it larger."""
+    """A recipient event as JSON; ``padding`` more bytes, or ``notes``, make it larger."""
     return orjson.dumps(
         {
             "id": event_id or new_id(),
             "type": "recipient",
             "outcome": "success",
             "reason": "",
-            "vars": {"flow": {"id": flow_id}, "lead": {"id": lead_id, "notes": "x" * padding}},
+            "vars": {
+                "flow": {"id": flow_id},
+                "lead": {"id": lead_id, "notes": notes or "x" * padding},
+            },
         }
     )
 

@@ -6,10 +6,12 @@ import hashlib
 import itertools
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import boto3
 from azure.storage.blob import ContainerClient
@@ -45,21 +47,29 @@ def unique_name(word: str) -> str:
     return f"{word}-{next(_numbers)}-{secrets.token_hex(4)}"
 
 
-def make_bucket(endpoint_url: str, name: str | None = None) -> str:
+def make_bucket(
+    endpoint_url: str, name: str | None = None, *, secret: Mapping[str, str] = S3_SECRET
+) -> str:
     """An empty bucket on moto."""
     name = name or unique_name("bucket")
+    with _s3_client(endpoint_url, secret) as client:
+        client.create_bucket(Bucket=name)
+    return name
+
+
+@contextmanager
+def _s3_client(endpoint_url: str | None, secret: Mapping[str, str] = S3_SECRET) -> Iterator[Any]:
     client = boto3.client(
         "s3",
         endpoint_url=endpoint_url,
         region_name="us-east-1",
-        aws_access_key_id=S3_SECRET["access_key_id"],
-        aws_secret_access_key=S3_SECRET["secret_access_key"],
+        aws_access_key_id=secret["access_key_id"],
+        aws_secret_access_key=secret["secret_access_key"],
     )
     try:
-        client.create_bucket(Bucket=name)
+        yield client
     finally:
         client.close()
-    return name
 
 
 def make_container(azurite: Azurite, name: str | None = None) -> str:
@@ -99,6 +109,28 @@ class Place:
         """A store of its own on the place (or on another destination, same credential)."""
         region = "us-east-1" if self.kind == "s3" else None
         return open_store(destination or self.destination, region=region, secret=self.secret)
+
+
+def keep_versions(place: Place) -> None:
+    """Let an S3 place keep every version of an object, so that an overwrite leaves a trace."""
+    with _s3_client(place.destination.endpoint_url) as client:
+        client.put_bucket_versioning(
+            Bucket=place.destination.bucket, VersioningConfiguration={"Status": "Enabled"}
+        )
+
+
+def count_versions(place: Place) -> Callable[[str], dict[str, int]]:
+    """Counts the versions of each object of an S3 place below a prefix."""
+
+    def count(prefix: str) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        with _s3_client(place.destination.endpoint_url) as client:
+            pages = client.get_paginator("list_object_versions")
+            for page in pages.paginate(Bucket=place.destination.bucket, Prefix=f"{prefix}/"):
+                found.update(version["Key"] for version in page.get("Versions", []))
+        return found
+
+    return count
 
 
 def race(count: int, call: Callable[[int], PutResult]) -> list[PutResult]:
