@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import sqlalchemy as sa
 from support.exporters import Exporter
 from support.fault_run import FaultRun
 from support.fixtures_postgres import Database
 from support.stores import Place
+
+pytestmark = pytest.mark.long
 
 FOUR_FLOWS = ("flow-a", "flow-b", "flow-c", "flow-d")
 _HOUR_S = 3600

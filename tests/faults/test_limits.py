@@ -20,6 +20,8 @@ from auditstore import streams
 from auditstore.destinations import Destination
 from auditstore.streams import Limits, StreamState
 
+pytestmark = pytest.mark.long
+
 FOUR_FLOWS = ("flow-a", "flow-b", "flow-c", "flow-d")
 _MIB = 1024 * 1024
 # Without address space in reserve for each thread, which a limit on it would not bite into.

@@ -115,6 +115,7 @@ def mend(run: FaultRun, away: Path) -> int:
 _WITHOUT = ["repeat", "conflict", "prepare"]
 
 
+@pytest.mark.long
 def test_a_failover_to_a_replica_that_lacks_the_last_rows(
     primary: Cluster, address: TcpProxy, folder_place: Place, tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_failover_to_a_replica_that_lacks_the_last_rows(
             standby.destroy()
 
 
+@pytest.mark.long
 def test_a_database_restored_from_an_older_backup(
     primary: Cluster, address: TcpProxy, folder_place: Place, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from support.stores import Place
 
 from auditstore.database import migrate
 
+pytestmark = pytest.mark.long
+
 
 def says(run: FaultRun, *words: str) -> Callable[[], bool]:
     """Whether each exporter's log has all these words."""

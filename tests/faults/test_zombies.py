@@ -12,6 +12,8 @@ from support.fault_run import FaultRun
 from support.fixtures_postgres import Database
 from support.stores import Place
 
+pytestmark = pytest.mark.long
+
 # Where it is stopped, and what its log shows that it finds when it goes on.
 _PUT_TWICE = "created=False"
 _RECORDED_TWICE = "created=True"
