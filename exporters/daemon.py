@@ -342,6 +342,7 @@ class Daemon:
                 "database trouble", stream=task.stream_id, cause=error.message, hint=error.hint
             )
         except Exception:
+            # Else the pool would keep it to itself. The stream is tried again in a second.
             log.exception("unexpected failure", stream=task.stream_id)
         finally:
             self._tasks.finish(task, outcome, self._monotonic())
