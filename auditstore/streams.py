@@ -28,6 +28,7 @@ from auditstore.layout import (
     check_template,
 )
 from auditstore.ledger import GENESIS
+from auditstore.sql import server
 from auditstore.sql import streams as sql
 
 _RUNNING: Final = "streaming"
@@ -309,7 +310,7 @@ def resume(connection: Connection, stream_id: int, *, actor: str) -> Stream:
     before = get(connection, stream_id, lock=True)
     sql.set_state(connection, stream_id, state=_RUNNING)
     # The operator has looked: the history is that of the server as it is now.
-    sql.set_history(connection, stream_id, {})
+    sql.set_history(connection, stream_id, server.history(connection))
     sql.update_stream(connection, stream_id, {})
     after = get(connection, stream_id)
     _record(connection, actor, "resume", before, after)

@@ -316,7 +316,13 @@ class Daemon:
                 return
             safe = self._safe
             for task in self._tasks.begin(self._monotonic(), safe.position):
-                upload = self._threads.submit(self._work, task, safe)
+                try:
+                    upload = self._threads.submit(self._work, task, safe)
+                except RuntimeError as error:
+                    # No thread could be started. The pool has queued it all the same, for one
+                    # that comes free or that can be started later.
+                    log.warning("short of threads", stream=task.stream_id, cause=str(error))
+                    continue
                 self._uploads.add(upload)
                 upload.add_done_callback(self._uploads.discard)
 
@@ -336,6 +342,7 @@ class Daemon:
                 "database trouble", stream=task.stream_id, cause=error.message, hint=error.hint
             )
         except Exception:
+            # Else the pool would keep it to itself. The stream is tried again in a second.
             log.exception("unexpected failure", stream=task.stream_id)
         finally:
             self._tasks.finish(task, outcome, self._monotonic())

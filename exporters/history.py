@@ -4,6 +4,7 @@ A failover to a replica that lacked the last rows, or a restored backup, takes t
 in time: it would hand out the same positions again. The ledger went back with it, so only the
 bucket can tell. Whenever the server is not the one, or was restarted since, a stream's marks
 were taken, the stream's newest objects are compared with the ledger before anything is sealed.
+So it is before a stream's first file: a backup may know the stream, and none of its files.
 """
 
 from __future__ import annotations
@@ -37,10 +38,8 @@ def check(engine: Engine, stream: Stream, store: ObjectStore) -> None:
     """
     with engine.connect() as connection:
         current = server.history(connection)
-        if stream.history:
-            _check_positions(connection, stream)
-    if stream.history:
-        _check_bucket(engine, stream, store, moved=_is_other_history(stream, current))
+        _check_positions(connection, stream)
+    _check_bucket(engine, stream, store, moved=_is_other_history(stream, current))
     with engine.begin() as connection:
         # Restarted or replaced meanwhile, it is checked again before anything is sealed.
         streams_sql.set_history(connection, stream.stream_id, current)
@@ -48,7 +47,8 @@ def check(engine: Engine, stream: Stream, store: ObjectStore) -> None:
 
 def _is_other_history(stream: Stream, current: dict[str, str]) -> bool:
     """Whether this is more than a restart: another server, or another timeline."""
-    return any(stream.history.get(name) != current[name] for name in ("system", "timeline"))
+    known = stream.history
+    return any(known[name] != current[name] for name in ("system", "timeline") if name in known)
 
 
 def _check_positions(connection: Connection, stream: Stream) -> None:
@@ -90,7 +90,7 @@ def _check_bucket(engine: Engine, stream: Stream, store: ObjectStore, *, moved: 
         if moved:
             raise
         # After a mere restart a key that may only write need not be able to list: what was
-        # exported had been flushed to disk before.
+        # exported had been flushed to disk before. Nor need it for a stream's first file.
 
 
 def _is_known(connection: Connection, stream_id: int, sequence: int, key: str) -> bool:

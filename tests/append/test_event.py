@@ -118,7 +118,8 @@ def test_serialises_mappings_compactly_and_nested_ones_too() -> None:
         (snapshot(lead="é" * 128), "vars.lead.id", "256 bytes"),
         (snapshot(lead="\ud800"), "vars.lead.id", "not UTF-8"),
     ],
-    ids=lambda value: str(value)[:30],
+    # Not by the payload: ids in it differ from run to run.
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refuses_what_cannot_be_stored(payload: bytes, field: str, reason: str) -> None:
     """The refusal names the field and the reason."""
@@ -148,7 +149,7 @@ class Hidden:
         2**70,
         object(),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_refuses_mappings_that_json_cannot_say(value: object) -> None:
     """NaN is not written as null, and no type is guessed."""

@@ -10,13 +10,15 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from support.fences import append, append_one
 from support.memory_store import MemoryStore
+from support.postgres import Cluster
 
 from auditstore import streams
-from auditstore.cli.doctor.database_checks import check_clock
+from auditstore.cli.doctor.database_checks import check_clock, check_server
 from auditstore.cli.doctor.fence_checks import check_fence
 from auditstore.cli.doctor.findings import DENIED, INCOMPLETE, NO_FILES, Finding
 from auditstore.cli.doctor.store_checks import check_store
 from auditstore.cli.doctor.verdict import Diagnosis, advice
+from auditstore.database import create_engine
 from auditstore.objects import Fact, Inspection
 from auditstore.sql import grants
 from auditstore.streams import NewStream, Stream
@@ -148,6 +150,33 @@ def test_a_store_whose_clock_differs(stream: Stream, ahead: float, result: str, 
     assert said in clock.message
     assert (DENIED in clock.explains) == (result != "ok")
     assert found["versioning"].message == "not known: needs permission s3:GetBucketVersioning"
+
+
+def test_a_store_that_is_spoken_to_in_clear_text_is_told(engine: Engine) -> None:
+    """Somebody has meant it once; whoever looks now should know."""
+    new = NewStream("f", "s3://some-bucket/p", "http://stores.example.com",
+                    options={"insecure_http": "yes"})  # fmt: skip
+    with engine.begin() as connection:
+        stream = streams.add(connection, new, actor="me")
+    found = {each.check: each for each in
+             check_store(Clocked(0.0), stream, lambda: datetime.now(UTC))}  # fmt: skip
+    assert found["server"].result == "warning"
+    assert "http://stores.example.com answers" in found["server"].message
+    assert "unencrypted" in found["server"].message
+    assert "https://" in found["server"].hint
+
+
+def test_a_database_that_need_not_prove_itself_is_told(cluster: Cluster) -> None:
+    """By its URL or PGSSLMODE less was asked for than is usual."""
+    here = f"postgresql://postgres@127.0.0.1:{cluster.port}/postgres"
+    away = f"postgresql://postgres@db.example.com:{cluster.port}/postgres?hostaddr=127.0.0.1"
+    for url, result in [(here, "ok"), (f"{away}&sslmode=disable", "warning")]:
+        engine = create_engine(url)
+        with engine.connect() as connection:
+            found = check_server(connection, engine)
+        engine.dispose()
+        assert found.result == result
+        assert ("as sslmode=disable asks for" in found.message) == (result == "warning")
 
 
 def test_the_verdict_is_the_first_failure_on_the_way(stream: Stream) -> None:  # noqa: ARG001

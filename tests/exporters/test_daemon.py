@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -313,6 +314,29 @@ def test_a_start_that_fails_leaves_no_connection_behind(site: Site) -> None:
     daemon = Daemon(engine, site.open, QUICK)
     daemon.start()
     assert daemon.stop()
+
+
+def test_a_host_without_threads_to_spare(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not begin is not forgotten: it begins when there are threads again."""
+    start, short = threading.Thread.start, Event()
+
+    def refusing(thread: threading.Thread) -> None:
+        if short.is_set() and thread.name.startswith("stream"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refusing)
+    stream_ids = [site.add() for _ in range(3)]
+    for stream_id in stream_ids:
+        site.append(stream_id, 2)
+    short.set()
+    site.start()
+    never(lambda: any(site.delivered(each) for each in stream_ids), during=0.3)
+    short.clear()
+    stream_ids.append(site.add())
+    site.append(stream_ids[-1])
+    site.wait()
+    site.check()
 
 
 def test_partitions_that_cannot_be_made_hold_nothing_up(

@@ -163,6 +163,34 @@ def test_a_restored_older_copy_halts(restartable_cluster: Cluster, export: Expor
         copy.destroy()
 
 
+def test_a_copy_that_knows_the_stream_and_none_of_its_files_halts(
+    restartable_cluster: Cluster, tmp_path: Path
+) -> None:
+    """Made before the stream's first file, a backup has no marks that could look wrong."""
+    export = Export.on(restartable_cluster, tmp_path / "bucket")
+    restartable_cluster.stop()
+    copy = restartable_cluster.copy_to()
+    try:
+        restartable_cluster.start()
+        lost = export.append()
+        assert export.deliver() == 1
+        (surplus,) = export.objects()
+        restartable_cluster.stop()
+        copy.start()
+        export.follow(copy)
+        # More than was exported, so that the positions alone look right.
+        export.append(5)
+        assert_halted(export, surplus)
+
+        (export.folder / surplus).rename(tmp_path / "moved away")
+        export.append_again(lost)
+        export.resume()
+        assert export.deliver() == 1
+        check(export)
+    finally:
+        copy.destroy()
+
+
 def test_positions_below_the_marks_halt(restartable_cluster: Cluster, export: Export) -> None:
     """A sequence that stands before what was exported is noticed without asking the bucket."""
     restartable_cluster.execute("ALTER TABLE auditstore.events ALTER COLUMN position RESTART")
@@ -211,6 +239,17 @@ def test_a_key_that_may_not_list_survives_a_restart(
 ) -> None:
     """What was exported had been flushed, so the same server need not look in the bucket."""
     restartable_cluster.restart("immediate")
+    export.append()
+    ((_, outcome),) = export_once(export.engine, open_unlistable).outcomes
+    assert (outcome.error, outcome.delivered) == (None, 1)
+    check(export)
+
+
+def test_a_key_that_may_not_list_delivers_a_first_file(
+    restartable_cluster: Cluster, tmp_path: Path
+) -> None:
+    """A stream without a file has nothing that could have been forgotten, but by a backup."""
+    export = Export.on(restartable_cluster, tmp_path / "bucket")
     export.append()
     ((_, outcome),) = export_once(export.engine, open_unlistable).outcomes
     assert (outcome.error, outcome.delivered) == (None, 1)

@@ -115,6 +115,7 @@ def stored(run: FaultRun) -> set[str]:
         return set(connection.execute(sa.text("SELECT event_id FROM auditstore.events")).scalars())
 
 
+@pytest.mark.long
 def test_crashes_that_take_commits_back_under_load(
     hasty_cluster: Cluster, folder_place: Place
 ) -> None:

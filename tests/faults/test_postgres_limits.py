@@ -171,6 +171,7 @@ def test_a_refusal_stays_one(database: Database, user: str) -> None:
 
 
 @pytest.mark.parametrize("setting", ["lock_timeout", "statement_timeout"])
+@pytest.mark.long
 def test_timeouts_under_load(database: Database, folder_place: Place, setting: str) -> None:
     """Writers' and exporters' statements end at locks that others hold; nothing else happens."""
     # A prepared transaction whose end met a fault would stay open for the rest of the run.
@@ -193,6 +194,7 @@ def test_timeouts_under_load(database: Database, folder_place: Place, setting: s
     assert f"due to {setting.replace('_', ' ')}" in logs
 
 
+@pytest.mark.long
 def test_no_connection_left_under_load(database: Database, user: str, folder_place: Place) -> None:
     """Exporters work with the connections that they get; without any they wait, and say why."""
     limit = f"ALTER ROLE {user} CONNECTION LIMIT"
@@ -222,6 +224,7 @@ def refused(database: Database, user: str) -> int:
     return database.cluster.log.read_text().count(f'too many connections for role "{user}"')
 
 
+@pytest.mark.long
 def test_started_without_a_connection_left(
     database: Database, user: str, folder_place: Place
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_reset_in_the_exporting_copy_is_the_database_s_trouble(
     ],
     ids=["copy-in", "copy-out", "commit"],
 )
+@pytest.mark.long
 def test_resets_under_load(
     database: Database, proxy: TcpProxy, folder_place: Place, name: str, where: Where
 ) -> None:

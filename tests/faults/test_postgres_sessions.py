@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import orjson
 import psycopg
+import pytest
 import sqlalchemy as sa
 from support.commands import CommandLine
 from support.eventually import eventually
@@ -19,6 +20,8 @@ from support.stores import Place
 
 from auditstore.database import create_engine
 from auditstore.repository import EventRepository
+
+pytestmark = pytest.mark.long
 
 _END = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from support.azurite import Azurite
 from support.fault_run import chosen_seed
 from support.postgres import Cluster
 
 from tests.faults import soak
+
+pytestmark = pytest.mark.long
 
 
 def test_a_short_soak_is_clean(

@@ -18,6 +18,8 @@ from support.store_faults import PATIENCE_S, await_state, run_behind
 from support.stores import Place
 from support.through_proxy import behind
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("kind", ["s3", "azure"])
 def test_a_bucket_deleted_and_made_again(

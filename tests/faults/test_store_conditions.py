@@ -15,6 +15,8 @@ from support.vandal import Vandal
 from auditstore import streams
 from auditstore.streams import Stream
 
+pytestmark = pytest.mark.long
+
 FOREIGN = b"somebody else's"
 CONDITION = "if-none-match"
 # Enough for a file or two a second and stream.

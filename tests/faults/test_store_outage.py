@@ -18,6 +18,8 @@ from support.store_faults import PATIENCE_S, await_state, look, run_behind
 from auditstore.streams import Limits
 from exporters import worker
 
+pytestmark = pytest.mark.long
+
 SCALE = 600.0
 HOUR_S = 3600 / SCALE
 SCALED = {

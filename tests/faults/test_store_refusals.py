@@ -18,6 +18,8 @@ from support.stores import Place
 
 from auditstore.vault import new_key
 
+pytestmark = pytest.mark.long
+
 # A blocked stream asks again by itself after 30 s; what is sooner than that came of the change.
 AT_ONCE_S = 20
 OLD = {"session_token": "a-token-that-ran-out"}

@@ -14,9 +14,6 @@ WORLDS: Final = {
     "prepared transactions, unflushed commits, a crash of the server": Settings(
         workers=1, prepared=True, server_crashes=1, asynchronous=True
     ),
-    "two workers, unflushed commits, a crash of the server": Settings(
-        appends=(2,), server_crashes=1, asynchronous=True, ticks_in_turns=False
-    ),
     "positions handed out again after a crash": Settings(
         workers=1, rolled_back=2, server_crashes=1
     ),
@@ -28,6 +25,9 @@ WORLDS: Final = {
 
 #: Minutes, and some gigabytes.
 LARGE_WORLDS: Final = {
+    "two workers, unflushed commits, a crash of the server": Settings(
+        appends=(2,), server_crashes=1, asynchronous=True, ticks_in_turns=False
+    ),
     "two workers whose fences never rest, two transactions": Settings(),
     "two workers, prepared transactions": Settings(prepared=True, ticks_in_turns=False),
     "three transactions, one of two events": Settings(

@@ -26,7 +26,6 @@ from sqlalchemy import Connection
 import exporters.daemon
 import exporters.delivery
 import exporters.stores.azure_client
-import exporters.stores.folder
 import exporters.stores.s3_session
 import exporters.worker
 from auditstore import streams
@@ -85,8 +84,7 @@ def arm(point: str, fuse: Fuse) -> None:
         worker.put = _at_entry(worker.put, fuse)
     elif point == "half uploaded":
         _halve_bodies(fuse)
-        folder = exporters.stores.folder.FolderStore
-        folder._link = _at_entry(folder._link, fuse)  # type: ignore[method-assign]
+        os.link = _at_entry(os.link, fuse)  # a file is written whole, then it gets its name
     elif point == "before record commit":
         worker.record = _before_commit(worker.record, fuse)
     elif point == "after record commit":
@@ -209,7 +207,7 @@ def main() -> None:
     export_run.DaemonConfig = partial(  # type: ignore[misc,assignment]  # the tests' intervals
         DaemonConfig, tick=0.02, recheck=0.05, lease_ttl=task["lease_ttl"], grace=task["grace"]
     )
-    export_run._LONGEST_IDLE = task["longest_idle"]  # type: ignore[misc]  # as above
+    export_run.LONGEST_IDLE = task["longest_idle"]  # type: ignore[misc]  # as above
     threading.Thread(target=_leave_with_the_test, daemon=True).start()
     export_run.run_daemon(Session(), workers=6, log_format="console")
 

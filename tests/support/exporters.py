@@ -149,7 +149,8 @@ class Exporter:
 
     def paused(self, *, within: float = 30.0) -> None:
         """Wait until it is stopped, as by its fuse."""
-        eventually(lambda: self.is_paused, within=within, what="the exporter is stopped")
+        eventually(lambda: self.is_paused or not self.running, within=within, what="it is stopped")
+        assert self.running, "the exporter ended instead"
 
     @property
     def is_paused(self) -> bool:

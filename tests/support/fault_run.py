@@ -82,7 +82,7 @@ class FaultRun:
         flows: Sequence[str] = FLOWS,
         limits: Limits = LIMITS,
         holds: float = 0.2,
-        pace: float = 0.12,
+        pace: float = 0.3,
         seed: int | None = None,
         destination: Destination | None = None,
         secret: Mapping[str, str] | None = None,
@@ -194,11 +194,15 @@ class FaultRun:
     def _await(self, what: str, statement: str, value: int, within: float) -> None:
         try:
             eventually(
-                lambda: (found := self._ask(statement, value)) is not None and found[0],
+                lambda: (
+                    any(exporter.fell for exporter in self.exporters)
+                    or ((found := self._ask(statement, value)) is not None and found[0])
+                ),
                 within=within,
             )
         except AssertionError:
             raise AssertionError(f"not within {within} s: {what}; {self._states()}") from None
+        self._check_that_none_fell()
 
     def _ask(self, statement: str, value: int) -> tuple[Any] | None:
         """The answer in a tuple; ``None`` while the database is in trouble."""
@@ -222,10 +226,14 @@ class FaultRun:
         self.recovered(within)
 
     def _stop_exporters(self) -> None:
+        self._check_that_none_fell()
         for number, exporter in enumerate(self.exporters, start=1):
-            assert not exporter.fell, f"exporter {number} ended by itself: {exporter.ended()}"
             if exporter.running:
                 assert exporter.stop() == 0, f"exporter {number} left with an error"
+
+    def _check_that_none_fell(self) -> None:
+        for number, exporter in enumerate(self.exporters, start=1):
+            assert not exporter.fell, f"exporter {number} ended by itself: {exporter.ended()}"
 
     # --- afterwards -----------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
-from auditstore import database
+from auditstore import database, transport
 from auditstore.cli.doctor.findings import DENIED, INCOMPLETE, NO_FILES, Finding
 from auditstore.cli.wording import age
 from auditstore.errors import SchemaOutdated
@@ -23,14 +23,20 @@ _SKEW_S: Final = 5.0
 
 
 def check_server(connection: Connection, engine: Engine) -> Finding:
-    """It answers: where it is, and as whom we are there."""
+    """It answers: where it is, as whom we are there, and whether it must prove who it is."""
     url = engine.url
     host = url.host or url.query.get("host") or "its local socket"
-    return Finding(
-        "database", "ok",
+    seen = (
         f"PostgreSQL {server.version(connection)} at {host}, database {url.database}, "
-        f"user {grants.current_user(connection)}",
-    )  # fmt: skip
+        f"user {grants.current_user(connection)}"
+    )
+    if weak := transport.weakness(url):
+        return Finding(
+            "database", "warning", f"{seen}; {weak}",
+            "Write sslmode=verify-full into the URL (or PGSSLMODE), with sslrootcert where the "
+            "server's certificate is from an authority of your own.",
+        )  # fmt: skip
+    return Finding("database", "ok", seen)
 
 
 def check_primary(connection: Connection) -> Finding:

@@ -23,7 +23,13 @@ from auditstore.cli.doctor.findings import (
 from auditstore.cli.doctor.refusals import is_denial, is_place, is_secret
 from auditstore.cli.store_test import Step, StoreTest, try_store
 from auditstore.cli.wording import age
-from auditstore.errors import AuditStoreError, StoreRefused, StoreUnavailable
+from auditstore.destinations import check_encryption
+from auditstore.errors import (
+    AuditStoreError,
+    ConfigurationError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from auditstore.objects import Fact, Inspectable, ObjectStore
 from auditstore.streams import Stream
 
@@ -69,7 +75,7 @@ def _credential_and_place(stream: Stream, done: StoreTest) -> Iterator[Finding]:
     if isinstance(error, StoreUnavailable):
         yield failure("server", error, NO_FILES)
         return
-    yield Finding("server", "ok", f"{server} answers")
+    yield _server(stream, server)
     code = error.code if isinstance(error, StoreRefused) and not wrote else ""
     if stream.destination.scheme != "file":
         yield _credential(stream, error, code)
@@ -79,6 +85,18 @@ def _credential_and_place(stream: Stream, done: StoreTest) -> Iterator[Finding]:
         yield Finding("bucket", "ok", f"{stream.destination.bucket} is there")
     else:
         yield unknown("bucket", "the store says no before it says so")
+
+
+def _server(stream: Stream, server: str) -> Finding:
+    try:
+        check_encryption(stream.destination.endpoint_url, {})
+    except ConfigurationError as error:
+        return Finding(
+            "server", "warning", f"{server} answers; {error.message}",
+            "It is so by the stream's option insecure_http. Give it an https:// address, then "
+            f"auditstore stream set {stream.stream_id} --endpoint-url URL.",
+        )  # fmt: skip
+    return Finding("server", "ok", f"{server} answers")
 
 
 def _credential(stream: Stream, error: AuditStoreError | None, code: str) -> Finding:
