@@ -8,23 +8,40 @@ which valid JSON can only have between tokens, become spaces, so that one event 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from auditstore.json_text import FieldRefused, Fields, fields_of, serialise
+import orjson
 
 #: The largest snapshot taken unless the caller says otherwise, in bytes.
 DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 #: The longest flow or lead id, in bytes of UTF-8: they become parts of an object's key.
 MAX_ID_BYTES: Final = 255
 
+#: How deep a snapshot may nest. orjson, and PostgreSQL with it, take 1,024 levels; the second
+#: parser recurses on the caller's stack, which has no room for more than this for certain.
+MAX_DEPTH: Final = 1024
+MAX_LENIENT_DEPTH: Final = 500
+
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}", re.ASCII)
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_TIMESTAMP_MS = 253_402_300_799_999  # the end of year 9999, datetime's last
+
+
+class FieldRefused(ValueError):
+    """``field`` of an event is wrong for ``reason``; the repository adds which event."""
+
+    def __init__(self, field: str, reason: str, event_id: str | None = None) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+        self.event_id = event_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +95,7 @@ class Event:
             raise FieldRefused(
                 "payload", f"{len(payload)} bytes, over the limit of {max_bytes} bytes"
             )
-        fields = fields_of(payload)
+        fields = _parse(payload)
         if b"\n" in payload or b"\r" in payload:
             payload = payload.translate(_LINE_BREAKS)
         return cls._build(fields, payload, flow_id, lead_id)
@@ -94,24 +111,25 @@ class Event:
     ) -> Event:
         """Serialise a mapping compactly and take that; refusals as :meth:`from_json`."""
         return cls.from_json(
-            serialise(fields), flow_id=flow_id, lead_id=lead_id, max_bytes=max_bytes
+            _serialise(fields), flow_id=flow_id, lead_id=lead_id, max_bytes=max_bytes
         )
 
     @classmethod
     def _build(
-        cls, fields: Fields, payload: bytes, flow_id: str | None, lead_id: str | None
+        cls, fields: dict[str, Any], payload: bytes, flow_id: str | None, lead_id: str | None
     ) -> Event:
-        event_id = _event_id(fields.id)
+        event_id = _event_id(fields)
+        variables = fields.get("vars")
         return cls(
             event_id=event_id,
-            flow_id=_owner_id("flow", fields, flow_id, event_id, required=True) or "",
-            lead_id=_owner_id("lead", fields, lead_id, event_id, required=False),
-            type=_text(fields.type),
-            outcome=_text(fields.outcome),
-            reason=_text(fields.reason),
-            step_id=_text(fields.step_id),
-            started_at=_time(fields.start_timestamp),
-            ended_at=_time(fields.end_timestamp),
+            flow_id=_owner_id("flow", variables, flow_id, event_id, required=True) or "",
+            lead_id=_owner_id("lead", variables, lead_id, event_id, required=False),
+            type=_text(fields.get("type")),
+            outcome=_text(fields.get("outcome")),
+            reason=_text(fields.get("reason")),
+            step_id=_text(fields.get("step_id")),
+            started_at=_time(fields.get("start_timestamp")),
+            ended_at=_time(fields.get("end_timestamp")),
             payload=payload,
             sha256=hashlib.sha256(payload).digest(),
         )
@@ -156,6 +174,9 @@ def unusable_owner_id(owner_id: str) -> str | None:
     return "contains a NUL character" if b"\0" in encoded else None
 
 
+# --- JSON ---------------------------------------------------------------------------
+
+
 def _encode(snapshot: bytes | bytearray | memoryview | str) -> bytes:
     if isinstance(snapshot, str):
         try:
@@ -165,10 +186,90 @@ def _encode(snapshot: bytes | bytearray | memoryview | str) -> bytes:
     return bytes(snapshot)
 
 
+def _parse(payload: bytes) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        # orjson refuses some valid JSON, a lone surrogate escape or 1e999, that a
+        # JavaScript engine may well have written. The slower, more lenient judge decides,
+        # and says where it is wrong.
+        fields = _parse_leniently(payload)
+    if not isinstance(fields, dict):
+        raise FieldRefused("payload", "not a JSON object")
+    return fields
+
+
+def _parse_leniently(payload: bytes) -> Any:
+    _check_depth(payload)
+    try:
+        return json.loads(payload.decode(), parse_constant=_refuse_constant, parse_int=_integer)
+    except UnicodeDecodeError as error:
+        raise FieldRefused("payload", f"not UTF-8: {error.reason} at byte {error.start}") from error
+    except FieldRefused:
+        raise
+    except RecursionError as error:
+        raise FieldRefused("payload", _TOO_DEEP) from error
+    except ValueError as error:
+        raise FieldRefused("payload", f"not JSON: {error}") from error
+
+
+_TOO_DEEP: Final = (
+    f"nested too deeply: over {MAX_DEPTH:,} levels, or over {MAX_LENIENT_DEPTH} beside a lone "
+    "surrogate or a number out of range"
+)
+
+
+def _check_depth(payload: bytes) -> None:
+    """How far Python's parser gets depends on its version and on who calls; this does not."""
+    if payload.count(b"[") + payload.count(b"{") <= MAX_LENIENT_DEPTH:
+        return
+    depth = 0
+    for match in _BRACKETS.finditer(payload):
+        bracket = match[0]
+        if bracket in (b"[", b"{"):
+            depth += 1
+            if depth > MAX_LENIENT_DEPTH:
+                raise FieldRefused("payload", _TOO_DEEP)
+        elif bracket in (b"]", b"}"):
+            depth -= 1
+
+
+def _integer(digits: str) -> int | float:
+    """As orjson has it; thousands of digits are a number too, which ``int`` refuses."""
+    return int(digits) if len(digits) <= 20 else float(digits)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise FieldRefused("payload", f"{name} is not JSON")
+
+
+def _serialise(fields: Mapping[str, Any]) -> bytes:
+    try:
+        payload = orjson.dumps(fields, default=_mapping, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+        if b"null" in payload:
+            # orjson writes NaN and Infinity as null, which would alter the event silently.
+            json.dumps(fields, allow_nan=False, default=_look_through)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FieldRefused("payload", f"cannot be written as JSON: {error}") from error
+    return payload
+
+
+def _mapping(value: object) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+def _look_through(value: object) -> object:
+    # Types that orjson writes and json does not (datetime, UUID) hold no NaN.
+    return dict(value) if isinstance(value, Mapping) else None
+
+
 # --- fields -------------------------------------------------------------------------
 
 
-def _event_id(event_id: object) -> str:
+def _event_id(fields: dict[str, Any]) -> str:
+    event_id = fields.get("id")
     if event_id is None:
         raise FieldRefused("id", "missing")
     if not isinstance(event_id, str) or not is_event_id(event_id):
@@ -179,10 +280,11 @@ def _event_id(event_id: object) -> str:
 
 
 def _owner_id(
-    name: str, fields: Fields, given: str | None, event_id: str, *, required: bool
+    name: str, variables: object, given: str | None, event_id: str, *, required: bool
 ) -> str | None:
     field = f"vars.{name}.id"
-    found = fields.owner_id(name)
+    owner = variables.get(name) if isinstance(variables, dict) else None
+    found = owner.get("id") if isinstance(owner, dict) else None
     if not isinstance(found, str) or not found:
         found = None
     if given is not None and found is not None and given != found:

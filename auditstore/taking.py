@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from auditstore.errors import EventConflict, EventRefused
-from auditstore.events import Event
-from auditstore.json_text import FieldRefused
+from auditstore.events import Event, FieldRefused
 
 Snapshot = Event | Mapping[str, Any] | bytes | bytearray | memoryview | str
 #: Flow id and event id: what the outbox keeps an event under.

@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, Self
 
-from auditstore.events import Event
-from auditstore.json_text import FieldRefused
+from auditstore.events import Event, FieldRefused
 from auditstore.ledger import LedgerFile
 from auditstore.reconciliation.decoding import MAX_LINE_BYTES, Line
 from auditstore.reconciliation.findings import Kind
