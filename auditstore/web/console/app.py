@@ -37,6 +37,7 @@ from auditstore.web.console import (
     reconcile,
     stream_dialog,
 )
+from auditstore.web.console.day_counts import DayCounts
 from auditstore.web.console.gate import Entered, Gate
 from auditstore.web.console.pages import Role, Visit, gate, link, shown
 from auditstore.web.console.reconcile_jobs import ReconcileJobs
@@ -84,11 +85,12 @@ class State:
     vault: Vault
     gate: Gate
     reconcile_jobs: ReconcileJobs
+    day_counts: DayCounts
 
 
 def create_console(engine: Engine, vault: Vault, gate_: Gate) -> Starlette:
     """The console on a database; whoever serves it closes it through its lifespan."""
-    state = State(engine, vault, gate_, ReconcileJobs(engine, vault))
+    state = State(engine, vault, gate_, ReconcileJobs(engine, vault), DayCounts())
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

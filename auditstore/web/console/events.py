@@ -63,9 +63,11 @@ def events(visit: Visit) -> Response:
             refusal = error
     values = {name: value for name, value in asked.typed.items() if name != "before"}
     older = found.looked_to and link("/flow/events", id=flow_id, **values, before=found.looked_to)
+    # The newest page renews itself; one that is further back stays as it is.
+    is_live = not (asked.errors or refusal or asked.typed["before"])
     return shown(
         visit, "events.html", status=422 if asked.errors else 200, frame=frame(visit, flow_id),
-        asked=asked, rows=found.rows, older=older, refusal=refusal, types=TYPES,
+        live=link("/flow/events", id=flow_id, **values) if is_live else None, asked=asked, rows=found.rows, older=older, refusal=refusal, types=TYPES,
         outcomes=OUTCOMES, full=len(found.rows) >= _PAGE,
     )  # fmt: skip
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -14,19 +13,15 @@ from starlette.responses import Response
 from auditstore import streams
 from auditstore.cli.daemons import any_alive
 from auditstore.cli.overview import StreamProgress, progress_of
-from auditstore.errors import AuditStoreError
 from auditstore.sql import console as sql
 from auditstore.sql import leases, server
-from auditstore.sql.standing import limit_time
 from auditstore.streams import Stream
 from auditstore.web.console import charts
+from auditstore.web.console.day_counts import DAYS, DayCounts
 from auditstore.web.console.pages import Visit, shown
 from auditstore.web.console.stream_wish import SERVICE_NAMES
 
 _PAGE: Final = 50
-_SPARK_DAYS: Final = 14
-_CHART_DAYS: Final = 14
-_COUNTING_S: Final = 3.0
 _WORST_FIRST: Final = ("halted", "blocked", "retrying", "late", "streaming", "disabled")
 
 
@@ -130,40 +125,22 @@ def _lines(connection: Connection, ids: Sequence[str]) -> list[FlowLine]:
 
 # --- events per day -------------------------------------------------------------------
 
-# Counting reads the index of the days shown. Kept for a while, so that a list that renews
-# itself does not count a busy flow again and again.
-_KEPT_S: Final = 60.0
-_counted: dict[tuple[str, date], tuple[float, Mapping[date, int]]] = {}
-
-
 def _sparks(visit: Visit, lines: Sequence[FlowLine]) -> dict[str, Any]:
     per_flow = _per_day(visit, [each.flow_id for each in lines])
-    days = charts.days_up_to(_today(), _SPARK_DAYS)
+    days = charts.days_up_to(_today(), DAYS)
     return {flow_id: charts.spark(per_day, days) for flow_id, per_day in per_flow.items()}
 
 
 def _chart(visit: Visit, flow_id: str) -> Any | None:
     """The chart, or ``None`` where counting would take too long."""
     per_day = _per_day(visit, [flow_id]).get(flow_id)
-    days = charts.days_up_to(_today(), _CHART_DAYS)
+    days = charts.days_up_to(_today(), DAYS)
     return None if per_day is None else charts.events_per_day(per_day, days)
 
 
 def _per_day(visit: Visit, flow_ids: Sequence[str]) -> dict[str, Mapping[date, int]]:
-    today, moment = _today(), time.monotonic()
-    since = datetime.combine(today - timedelta(days=_SPARK_DAYS - 1), datetime.min.time(), UTC)
-    for key in [key for key, (kept, _) in _counted.items() if moment - kept > _KEPT_S]:
-        _counted.pop(key, None)
-    missing = [each for each in flow_ids if (each, today) not in _counted]
-    try:
-        with visit.reading() as connection:
-            limit_time(connection, seconds=_COUNTING_S)
-            found = sql.events_per_day(connection, missing, since) if missing else {}
-    except AuditStoreError:
-        return {each: _counted[each, today][1] for each in flow_ids if (each, today) in _counted}
-    for each in missing:
-        _counted[each, today] = (moment, found.get(each, {}))
-    return {each: _counted[each, today][1] for each in flow_ids if (each, today) in _counted}
+    counts: DayCounts = visit.state.day_counts
+    return counts.of(visit.reading, flow_ids, _today())
 
 
 def _today() -> date:

@@ -6,14 +6,28 @@
 
   document.addEventListener("htmx:afterSwap", (event) => {
     const shown = dialog();
-    if (!shown || !shown.contains(event.detail.target)) return;
-    if (!shown.open) shown.showModal();
-    const first = shown.querySelector("[aria-invalid='true']") || shown.querySelector("[data-result]");
+    // Not for the preview, which renews itself while somebody types.
+    if (!shown || !["dialog-content", "stream-answer"].includes(event.detail.target.id)) return;
+    if (!shown.open && shown.contains(event.detail.target)) shown.showModal();
+    markFaults(event.detail.target.closest("form") || shown);
+    const first = document.querySelector("[aria-invalid='true']") || document.querySelector("[data-result]");
     if (first) {
+      const closed = first.closest("details:not([open])");
+      if (closed) closed.open = true;
       first.focus();
       first.scrollIntoView({ block: "center" });
     }
   });
+
+  // The faults' texts are swapped in beside the fields; the fields themselves, and what was typed
+  // into them, stay as they are.
+  const markFaults = (form) => {
+    form.querySelectorAll("[aria-describedby*='error-']").forEach((field) => {
+      const about = document.getElementById(`error-${field.id}`);
+      if (about && about.textContent.trim()) field.setAttribute("aria-invalid", "true");
+      else field.removeAttribute("aria-invalid");
+    });
+  };
 
   // A refusal is a page like any other: show it. Without an answer, say so.
   document.addEventListener("htmx:beforeSwap", (event) => {
@@ -58,13 +72,18 @@
     document.querySelectorAll("tr.chosen").forEach((each) => each.classList.remove("chosen"));
     if (row) row.focus();
   });
-  document.addEventListener("htmx:afterSwap", (event) => {
-    if (event.detail.target.id !== "event") return;
+  const markChosen = () => {
     document.querySelectorAll("tr.chosen").forEach((each) => each.classList.remove("chosen"));
-    const opened = event.detail.target.querySelector("article");
-    if (!opened) return;
-    const link = document.getElementById(`open-${opened.dataset.event}`);
+    const opened = document.querySelector("#event article");
+    const link = opened && document.getElementById(`open-${opened.dataset.event}`);
     if (link) link.closest("tr").classList.add("chosen");
-    opened.focus();
+    return opened;
+  };
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const swapped = event.detail.target.id;
+    if (swapped === "list") markChosen();
+    if (swapped !== "event" && !event.detail.target.closest("#event")) return;
+    const opened = markChosen();
+    if (opened) opened.focus();
   });
 })();
