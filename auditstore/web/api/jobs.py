@@ -1,0 +1,133 @@
+"""Reconciliations as jobs: begin one, ask how far it is, fetch its report."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, cast
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import FileResponse
+
+from auditstore import streams
+from auditstore.errors import ConfigurationError, NotFound
+from auditstore.reconciliation import Level, Scope
+from auditstore.reconciliation.reports import ReportFormat
+from auditstore.web.api.auth import Caller, Operator, Viewer
+from auditstore.web.api.events import Moment
+from auditstore.web.api.problems import Refused, answers
+from auditstore.web.api.state import Api, FlowId, InApi
+from auditstore.web.console.reconcile_jobs import ReconcileJob
+
+router = APIRouter(prefix="/flows/{flow_id}/reconciliations", tags=["Reconciliations"])
+
+Flow = Annotated[FlowId, Path(description="The flow's id.")]
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="What starting it answered.")]
+_TYPES: Final[dict[str, str]] = {
+    "text": "text/plain", "json": "application/json", "csv": "text/csv",
+}  # fmt: skip
+
+
+class Wanted(BaseModel):
+    """What to compare: half-open, by the time that an event was recorded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    level: Literal["files", "events"] = Field("files", description="events reads every object.")
+    since: Moment = Field(None, description="Inclusive.")
+    until: Moment = Field(None, description="Exclusive.")
+
+
+class JobShown(BaseModel):
+    """A reconciliation; `ended` is null while it runs."""
+
+    job_id: str
+    flow_id: str
+    level: str
+    since: datetime | None
+    until: datetime | None
+    asked_by: str
+    began: datetime
+    ended: datetime | None
+    result: Literal["running", "reconciled", "differences", "not compared"]
+    stage: str = Field(description="How far it is, in words.")
+    done: int = Field(description="Files compared in the present stream.")
+    total: int
+    findings: int
+
+
+@router.get("", responses=answers())
+def list_reconciliations(api: InApi, caller: Viewer, flow_id: Flow) -> list[JobShown]:
+    """The flow's reconciliations that this server still has, the newest first."""
+    caller.insist_on(flow_id)
+    return [_shown(each) for each in api.jobs.of_flow(flow_id)]
+
+
+@router.post("", status_code=202, responses=answers(409))
+def start_reconciliation(
+    api: InApi, caller: Operator, flow_id: Flow, given: Wanted, response: Response
+) -> JobShown:
+    """Begin one; the header Location says where to ask for it. One at a time for a flow."""
+    caller.insist_on(flow_id)
+    scope = Scope(cast("Level", given.level), given.since, given.until)
+    with api.reading() as connection:
+        of_flow = streams.find(connection, flow_id=flow_id)
+    if not of_flow:
+        raise NotFound(
+            "the flow has no stream, so there is nothing to compare with",
+            hint="POST /api/v1/streams adds one.",
+        )
+    try:
+        job = api.jobs.start(flow_id, of_flow, scope, asked_by=caller.actor)
+    except ConfigurationError as error:
+        raise Refused(409, "running", error.message, hint=error.hint) from error
+    place = f"/api/v1/flows/{quote(flow_id, safe='')}/reconciliations/{job.job_id}"
+    response.headers["location"] = place
+    return _shown(job)
+
+
+@router.get("/{job_id}", responses=answers())
+def get_reconciliation(api: InApi, caller: Viewer, flow_id: Flow, job_id: JobId) -> JobShown:
+    """How far it is, or what came of it."""
+    return _shown(_job(api, caller, flow_id, job_id))
+
+
+@router.get(
+    "/{job_id}/report", response_class=FileResponse,
+    responses=answers(409) | {200: {
+        "description": "The report.",
+        "content": {kind: {"schema": {"type": "string"} if kind != "application/json"
+                           else {"type": "object"}} for kind in _TYPES.values()},
+    }},
+)  # fmt: skip
+def get_report(
+    api: InApi, caller: Viewer, flow_id: Flow, job_id: JobId,
+    form: Annotated[Literal["text", "json", "csv"], Query(alias="format")] = "json",
+) -> FileResponse:  # fmt: skip
+    """The report of a reconciliation that is over."""
+    job = _job(api, caller, flow_id, job_id)
+    if job.ended is None:
+        raise Refused(
+            409, "running", "the reconciliation still runs", hint="Ask again when it has ended."
+        )
+    return FileResponse(job.report(cast("ReportFormat", form)), media_type=_TYPES[form])
+
+
+def _job(api: Api, caller: Caller, flow_id: str, job_id: str) -> ReconcileJob:
+    caller.insist_on(flow_id)
+    job = api.jobs.get(flow_id, job_id)
+    if job is None:
+        raise NotFound(
+            "there is no such reconciliation here any more",
+            hint="Reports are kept until the server is restarted. Run it again.",
+        )
+    return job
+
+
+def _shown(job: ReconcileJob) -> JobShown:
+    return JobShown(
+        job_id=job.job_id, flow_id=job.flow_id, level=job.scope.level, since=job.scope.since,
+        until=job.scope.until, asked_by=job.asked_by, began=job.began, ended=job.ended,
+        result=cast("Any", job.result), stage=job.stage, done=job.done, total=job.total, findings=job.found,
+    )  # fmt: skip
