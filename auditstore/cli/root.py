@@ -22,8 +22,9 @@ COMMANDS: Final = {
     "doctor": "Find out what is wrong, and what to do next.",
     "events": "Look at the events in the store.",
     "reconcile": "Compare the outbox, the ledger and the store.",
-    "serve": "The web console.",
+    "serve": "The web console and the HTTP API.",
     "user": "Who may sign in to the console.",
+    "key": "Programs' keys to the HTTP API.",
     "demo": "See it all work, with nothing to prepare.",
 }
 

@@ -28,7 +28,7 @@ def shape(include: Sequence[str], exclude: Sequence[str]) -> Shape | None:
     included, excluded = _paths(include), _paths(exclude)
     if included and excluded:
         raise Refused(
-            422, "invalid-request", "include and exclude cannot be used together",
+            422, "include-and-exclude", "include and exclude cannot be used together",
             hint="Leave one of them out.",
             errors=[FieldFault(field="query.exclude", message="cannot be used with include")],
         )  # fmt: skip

@@ -6,7 +6,7 @@ The older form names one bucket of S3; the newer one has a service each for `aws
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -97,11 +97,12 @@ class Asked:
 
 
 def asked_of(firehose: NewerFirehose | OlderFirehose) -> list[Asked]:
-    """What each form asks of the services that it names; the older one means S3."""
+    """What each form asks of the services: the older one names S3, and off is off for both."""
+    off = Asked("azure", enabled=False, values=Service(), given=frozenset())
     if isinstance(firehose, OlderFirehose):
         given = firehose.model_dump(exclude_unset=True)
-        service = Service.model_validate(given)
-        return [Asked("aws", firehose.enabled, service, frozenset(given))]
+        asked = [Asked("aws", firehose.enabled, Service.model_validate(given), frozenset(given))]
+        return asked if firehose.enabled else [*asked, off]
     asked = []
     for name in SCHEMES:
         values: Service | None = getattr(firehose.services, name)
@@ -109,7 +110,7 @@ def asked_of(firehose: NewerFirehose | OlderFirehose) -> list[Asked]:
             on = firehose.enabled and values.enabled
             asked.append(Asked(name, on, values, frozenset(values.model_fields_set)))
         elif not firehose.enabled:
-            asked.append(Asked(name, enabled=False, values=Service(), given=frozenset()))
+            asked.append(replace(off, service=name))
     return asked
 
 
