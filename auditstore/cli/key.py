@@ -88,4 +88,4 @@ def revoke(session: Session, *, key_id: int) -> None:
 
 
 def _end(key_: ApiKey) -> str:
-    return "for ever" if key_.expires_at is None else utc(key_.expires_at)
+    return utc(key_.expires_at) or "for ever"

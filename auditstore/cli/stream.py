@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from sqlalchemy import Connection
 
 from auditstore import credentials, streams
 from auditstore.cli import stream_view

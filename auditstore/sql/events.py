@@ -168,9 +168,7 @@ def page(
     return [_stored(row) for row in connection.execute(statement)]
 
 
-def keys(
-    connection: Connection, wanted: EventFilter, *, order: Order, limit: int
-) -> list[Key]:
+def keys(connection: Connection, wanted: EventFilter, *, order: Order, limit: int) -> list[Key]:
     """The keys alone of what :func:`page` would find."""
     columns = select(events.c.flow_id, events.c.event_id)
     statement = _page(columns, wanted, order=order, limit=limit, after=None)
@@ -205,14 +203,7 @@ def _page(
             statement = statement.where(events.c[column] == value)
     if wanted.flow_ids is not None:
         statement = statement.where(events.c.flow_id.in_(wanted.flow_ids))
-    if wanted.start is not None:
-        statement = statement.where(events.c.event_id >= first_id_at(wanted.start))
-    if wanted.end is not None:
-        statement = statement.where(events.c.event_id < first_id_at(wanted.end))
-    if wanted.after_id is not None:
-        statement = statement.where(events.c.event_id > wanted.after_id)
-    if wanted.before_id is not None:
-        statement = statement.where(events.c.event_id < wanted.before_id)
+    statement = _bounded(statement, wanted)
     if after is not None:
         flow_id, event_id = after
         bound = tuple_(event_id, flow_id)
@@ -221,6 +212,18 @@ def _page(
             statement = statement.where(events.c.event_id >= event_id, key > bound)
         else:
             statement = statement.where(events.c.event_id <= event_id, key < bound)
+    return statement
+
+
+def _bounded(statement: Select[Any], wanted: EventFilter) -> Select[Any]:
+    if wanted.start is not None:
+        statement = statement.where(events.c.event_id >= first_id_at(wanted.start))
+    if wanted.end is not None:
+        statement = statement.where(events.c.event_id < first_id_at(wanted.end))
+    if wanted.after_id is not None:
+        statement = statement.where(events.c.event_id > wanted.after_id)
+    if wanted.before_id is not None:
+        statement = statement.where(events.c.event_id < wanted.before_id)
     return statement
 
 

@@ -39,9 +39,9 @@ class Answer(BaseModel):
         description="existing: stored before, with the same content. conflict: stored before, "
         "with other content. refused: cannot be stored."
     )
-    field: str | None = Field(None, description="Which field it was refused for.")
-    message: str | None = Field(None, description="What is wrong.")
-    hint: str | None = Field(None, description="What to do about it.")
+    field: str | None = Field(default=None, description="Which field it was refused for.")
+    message: str | None = Field(default=None, description="What is wrong.")
+    hint: str | None = Field(default=None, description="What to do about it.")
 
 
 class Appended(BaseModel):
@@ -101,7 +101,7 @@ _ANSWERS: Final = answers(409, 415) | {
     "/events", response_model=Appended, openapi_extra=_BODY, responses=_ANSWERS,
     response_description="All were stored before this call.",
 )  # fmt: skip
-async def append_events(
+async def append_events(  # noqa: PLR0917  # FastAPI calls it by name
     api: InApi, caller: Operator, request: Request, response: Response,
     flow_id: Annotated[
         FlowId | None, Query(description="For events that carry no vars.flow.id.")

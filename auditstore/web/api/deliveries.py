@@ -59,8 +59,7 @@ def list_files(
     with api.reading() as connection:
         seen_stream(connection, caller, stream_id)
         return [
-            _shown(each)
-            for each in latest_files(connection, stream_id, before=before, limit=limit)
+            _shown(each) for each in latest_files(connection, stream_id, before=before, limit=limit)
         ]
 
 
@@ -80,6 +79,10 @@ def get_file(
 
 def _shown(file: LedgerFile) -> FileShown:
     sealed, done = file.sealed, file.delivery
+
+    def hexed(digest: bytes | None) -> str | None:
+        return None if digest is None else digest.hex()
+
     return FileShown(
         stream_id=sealed.stream_id, sequence=sealed.sequence,
         first_position=sealed.first_position, last_position=sealed.last_position,
@@ -87,10 +90,9 @@ def _shown(file: LedgerFile) -> FileShown:
         first_recorded_at=sealed.first_recorded_at, last_recorded_at=sealed.last_recorded_at,
         format=sealed.format, encoder=sealed.encoder, object_key=sealed.object_key,
         sealed_at=sealed.sealed_at, delivered_at=file.delivered_at,
-        content_sha256=done and done.content_sha256.hex(),
-        object_bytes=done and done.object_bytes,
-        object_sha256=done and done.object_sha256.hex(), etag=done and done.etag,
-        version_id=done and done.version_id,
-        previous_hash=file.previous_hash and file.previous_hash.hex(),
-        row_hash=file.row_hash and file.row_hash.hex(),
+        content_sha256=hexed(done.content_sha256 if done else None),
+        object_bytes=done.object_bytes if done else None,
+        object_sha256=hexed(done.object_sha256 if done else None),
+        etag=done.etag if done else None, version_id=done.version_id if done else None,
+        previous_hash=hexed(file.previous_hash), row_hash=hexed(file.row_hash),
     )  # fmt: skip

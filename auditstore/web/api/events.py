@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
@@ -20,7 +19,7 @@ from auditstore.sql import events as sql
 from auditstore.sql.accounts import insert_readings
 from auditstore.sql.events import EventFilter, Order
 from auditstore.taking import Key, key
-from auditstore.web.api.auth import Caller, Viewer
+from auditstore.web.api.auth import Viewer
 from auditstore.web.api.fields import Shape, fields_of, shape
 from auditstore.web.api.problems import Refused, answers
 from auditstore.web.api.rules import Rule, parse_rules
@@ -56,30 +55,39 @@ class EventsAsked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    after_id: EventId | None = Field(None, description="Only events after this id (exclusive).")
-    before_id: EventId | None = Field(None, description="Only events before this id (exclusive).")
-    start: Moment = Field(
-        None, description="Only events created at or after this time, to the second of their id."
+    after_id: EventId | None = Field(
+        default=None, description="Only events after this id (exclusive)."
     )
-    end: Moment = Field(None, description="Only events created at or before this time.")
+    before_id: EventId | None = Field(
+        default=None, description="Only events before this id (exclusive)."
+    )
+    start: Moment = Field(
+        default=None,
+        description="Only events created at or after this time, to the second of their id.",
+    )
+    end: Moment = Field(default=None, description="Only events created at or before this time.")
     rules: str | None = Field(
-        None, max_length=20_000,
+        default=None, max_length=20_000,
         description="A JSON array of rules, `[{lhv, op, rhv}]`, all of which must be true.",
         json_schema_extra={"contentMediaType": "application/json"},
     )  # fmt: skip
-    include: list[str] = Field([], description="Only these fields, repeated or with commas.")
-    exclude: list[str] = Field([], description="All but these fields. Not with include.")
-    limit: int = Field(100, ge=1, le=1000, description="The most events to answer.")
-    sort: Order = Field("desc", description="asc for the oldest first, desc for the newest.")
+    include: list[str] = Field(
+        default=[], description="Only these fields, repeated or with commas."
+    )
+    exclude: list[str] = Field(default=[], description="All but these fields. Not with include.")
+    limit: int = Field(default=100, ge=1, le=1000, description="The most events to answer.")
+    sort: Order = Field(
+        default="desc", description="asc for the oldest first, desc for the newest."
+    )
 
 
-_ARRAY: Final = {
+_ARRAY: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The events, as they were appended.",
         "content": {"application/json": {"schema": {"type": "array", "items": {"type": "object"}}}},
     }
 }  # fmt: skip
-_OBJECT: Final = {
+_OBJECT: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The event, as it was appended.",
         "content": {"application/json": {"schema": {"type": "object"}}},

@@ -39,15 +39,19 @@ class Place(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     service: ServiceName = "aws"
-    credential_id: CredentialId | None = Field(None, description="A kept credential's number.")
+    credential_id: CredentialId | None = Field(
+        default=None, description="A kept credential's number."
+    )
     bucket: Bucket = Field(description="The bucket or the container.")
     prefix: Prefix = ""
-    flow_id: FlowId | None = Field(None, description="Becomes part of the object's name.")
+    flow_id: FlowId | None = Field(default=None, description="Becomes part of the object's name.")
     verification_file: bool = Field(
         default=True, description="Write an object; false only asks whether the bucket is there."
     )
-    endpoint_url: Text | None = Field(None, description="Of a server other than the cloud's own.")
-    region: Text | None = Field(None, description="The bucket's region; of S3 only.")
+    endpoint_url: Text | None = Field(
+        default=None, description="Of a server other than the cloud's own."
+    )
+    region: Text | None = Field(default=None, description="The bucket's region; of S3 only.")
 
 
 class PlaceWithSecret(Place):
@@ -67,10 +71,10 @@ class Checked(BaseModel):
 
     validated: bool
     verification_file: bool = Field(description="Whether an object was written.")
-    verification_key: str | None = Field(None, description="Its key.")
+    verification_key: str | None = Field(default=None, description="Its key.")
     message: str | None = None
     hint: str | None = None
-    code: str | None = Field(None, description="The store's own word where it has one.")
+    code: str | None = Field(default=None, description="The store's own word where it has one.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,12 +33,12 @@ class Service(BaseModel):
 
     enabled: bool = False
     credential_id: CredentialId | None = Field(
-        None, description="As `GET /api/v1/credentials` has it; else the environment's own."
+        default=None, description="As `GET /api/v1/credentials` has it; else the environment's own."
     )
     bucket: Bucket | None = None
     prefix: Prefix | None = None
-    endpoint_url: Text | None = Field(None, description="Left out, it stays as it is.")
-    region: Text | None = Field(None, description="Left out, it stays as it is. S3 only.")
+    endpoint_url: Text | None = Field(default=None, description="Left out, it stays as it is.")
+    region: Text | None = Field(default=None, description="Left out, it stays as it is. S3 only.")
 
 
 class Services(BaseModel):
@@ -122,13 +122,13 @@ def newest_of(service: ServiceName, of_flow: Sequence[Stream]) -> Stream | None:
 
 def firehose_of(of_flow: Sequence[Stream], *, older: bool) -> NewerFirehose | OlderFirehose:
     """The object in the form that is asked for."""
-    shown = {
+    shown: dict[str, Service] = {
         name: _service(stream)
         for name in SCHEMES
         if (stream := newest_of(name, of_flow)) is not None
     }
     if older:
-        aws = shown.get("aws", Service())
+        aws = shown.get("aws") or Service()
         return OlderFirehose(
             enabled=aws.enabled, credential_id=aws.credential_id, bucket=aws.bucket,
             prefix=aws.prefix,
@@ -145,7 +145,8 @@ def _service(stream: Stream) -> Service:
     except ConfigurationError:
         place = None  # a row changed by hand names no place; its state says so
     return Service(
-        enabled=stream.enabled, bucket=place and place.bucket, prefix=place and place.prefix,
+        enabled=stream.enabled, bucket=place.bucket if place else None,
+        prefix=place.prefix if place else None,
         credential_id=None if stream.credential_id is None else str(stream.credential_id),
         endpoint_url=stream.endpoint_url, region=stream.region,
     )  # fmt: skip

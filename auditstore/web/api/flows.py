@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection
@@ -111,7 +111,7 @@ def _place(asked: Asked, now: Stream | None) -> Destination | None:
         _refuse(asked, "bucket", error.message, error.hint)
 
 
-def _refuse(asked: Asked, field: str, message: str, hint: str = "") -> Any:
+def _refuse(asked: Asked, field: str, message: str, hint: str = "") -> NoReturn:
     raise Refused(
         422, "configuration", f"{asked.service}: {message}", hint=hint or "Nothing was changed.",
         errors=[FieldFault(field=f"body.firehose.services.{asked.service}.{field}",
@@ -152,7 +152,7 @@ def _settings(connection: Connection, asked: Asked, target: Stream) -> dict[str,
     return {name: value for name, value in wanted.items() if value != before[name]}
 
 
-def _add(
+def _add(  # noqa: PLR0917  # called once, above, with what it says
     connection: Connection, caller: Caller, flow_id: str, place: Destination, asked: Asked,
     now: Stream | None,
 ) -> None:  # fmt: skip

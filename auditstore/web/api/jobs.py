@@ -12,8 +12,7 @@ from starlette.responses import FileResponse
 
 from auditstore import streams
 from auditstore.errors import ConfigurationError, NotFound
-from auditstore.reconciliation import Level, Scope
-from auditstore.reconciliation.reports import ReportFormat
+from auditstore.reconciliation import Scope
 from auditstore.web.api.auth import Caller, Operator, Viewer
 from auditstore.web.api.events import Moment
 from auditstore.web.api.problems import Refused, answers
@@ -34,9 +33,11 @@ class Wanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    level: Literal["files", "events"] = Field("files", description="events reads every object.")
-    since: Moment = Field(None, description="Inclusive.")
-    until: Moment = Field(None, description="Exclusive.")
+    level: Literal["files", "events"] = Field(
+        default="files", description="events reads every object."
+    )
+    since: Moment = Field(default=None, description="Inclusive.")
+    until: Moment = Field(default=None, description="Exclusive.")
 
 
 class JobShown(BaseModel):
@@ -70,7 +71,7 @@ def start_reconciliation(
 ) -> JobShown:
     """Begin one; the header Location says where to ask for it. One at a time for a flow."""
     caller.insist_on(flow_id)
-    scope = Scope(cast("Level", given.level), given.since, given.until)
+    scope = Scope(given.level, given.since, given.until)
     with api.reading() as connection:
         of_flow = streams.find(connection, flow_id=flow_id)
     if not of_flow:
@@ -111,7 +112,7 @@ def get_report(
         raise Refused(
             409, "running", "the reconciliation still runs", hint="Ask again when it has ended."
         )
-    return FileResponse(job.report(cast("ReportFormat", form)), media_type=_TYPES[form])
+    return FileResponse(job.report(form), media_type=_TYPES[form])
 
 
 def _job(api: Api, caller: Caller, flow_id: str, job_id: str) -> ReconcileJob:
@@ -129,5 +130,6 @@ def _shown(job: ReconcileJob) -> JobShown:
     return JobShown(
         job_id=job.job_id, flow_id=job.flow_id, level=job.scope.level, since=job.scope.since,
         until=job.scope.until, asked_by=job.asked_by, began=job.began, ended=job.ended,
-        result=cast("Any", job.result), stage=job.stage, done=job.done, total=job.total, findings=job.found,
+        stage=job.stage, done=job.done, total=job.total, findings=job.found,
+        result=cast("Any", job.result),
     )  # fmt: skip

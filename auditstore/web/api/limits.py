@@ -62,33 +62,45 @@ class BodyLimit:
         if not said.isdigit() or int(said) > most:
             await _too_large(most)(scope, receive, send)
             return
-        size, is_over, has_begun = 0, False, False
-
-        async def counted() -> Message:
-            nonlocal size, is_over
-            message = await receive()
-            if message["type"] == "http.request":
-                size += len(message.get("body", b""))
-                if size > most:
-                    is_over = True
-                    # As if it had left: whoever reads the body stops, and says no word.
-                    return {"type": "http.disconnect"}
-            return message
-
-        async def unless_over(message: Message) -> None:
-            nonlocal has_begun
-            if is_over and not has_begun:
-                return
-            has_begun = True
-            await send(message)
-
+        body = _Counted(receive, send, most)
         try:
-            await self._app(scope, counted, unless_over)
+            await self._app(scope, body.receive, body.send)
         except Exception:
-            if not is_over or has_begun:
+            if not body.is_over or body.has_begun:
                 raise
-        if is_over and not has_begun:
+        if body.is_over and not body.has_begun:
             await _too_large(most)(scope, receive, send)
+
+
+class _Counted:
+    """A body that is being read, and an answer that is held back once it is too large."""
+
+    def __init__(self, receive: Receive, send: Send, most: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._left = most
+        self.has_begun = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more came than may come."""
+        return self._left < 0
+
+    async def receive(self) -> Message:
+        """The next piece; past the limit as if the caller had left, so that nobody reads on."""
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._left -= len(message.get("body", b""))
+            if self.is_over:
+                return {"type": "http.disconnect"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        """A piece of the answer, unless another one is to be given."""
+        if self.is_over and not self.has_begun:
+            return
+        self.has_begun = True
+        await self._send(message)
 
 
 def _too_large(most: int) -> ASGIApp:

@@ -46,7 +46,7 @@ class FieldFault(BaseModel):
 class Problem(BaseModel):
     """Why a request was refused, and what to do about it."""
 
-    type: str = Field("about:blank", description="Always `about:blank`; see `code`.")
+    type: str = Field(default="about:blank", description="Always `about:blank`; see `code`.")
     title: str = Field(description="The status in words.")
     status: int
     detail: str = Field(description="What happened; the same as `message`.")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from auditstore import credentials, streams
 from auditstore.destinations import Destination, parse_destination
@@ -19,6 +19,7 @@ from auditstore.web.api.state import FlowId, InApi, Text
 
 router = APIRouter(prefix="/streams", tags=["Streams"])
 
+OptionName = Annotated[str, StringConstraints(pattern="^[a-z_]{1,40}$")]
 StreamId = Annotated[int, Path(ge=1, le=2**63 - 1, description="The stream's number.")]
 
 
@@ -65,15 +66,26 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    endpoint_url: Text | None = Field(None, description="Of a server other than the cloud's own.")
-    region: Text | None = Field(None, description="The bucket's region; of S3 only.")
-    credential: Text | None = Field(None, description="Its name; else the environment's own.")
-    options: dict[Text, Text] = Field({}, description="The store's own; all of them at once.")
-    format: Format = Field("ndjson.gz", description="Many events a file, or one object an event.")
-    key_template: Text | None = Field(None, description="The keys of files, below the prefix.")
-    max_bytes: int = Field(Limits().max_bytes, ge=1, le=1024**3)
-    max_events: int = Field(Limits().max_events, ge=1, le=1_000_000)
-    max_delay: float = Field(Limits().max_delay, ge=0, le=3600)
+    endpoint_url: Text | None = Field(
+        default=None, description="Of a server other than the cloud's own."
+    )
+    region: Text | None = Field(default=None, description="The bucket's region; of S3 only.")
+    credential: Text | None = Field(
+        default=None, description="Its name; else the environment's own."
+    )
+    options: dict[OptionName, Text] = Field(
+        default={}, description="The store's own; all of them at once.",
+        json_schema_extra={"additionalProperties": False},
+    )  # fmt: skip
+    format: Format = Field(
+        default="ndjson.gz", description="Many events a file, or one object an event."
+    )
+    key_template: Text | None = Field(
+        default=None, description="The keys of files, below the prefix."
+    )
+    max_bytes: int = Field(default=Limits().max_bytes, ge=1, le=1024**3)
+    max_events: int = Field(default=Limits().max_events, ge=1, le=1_000_000)
+    max_delay: float = Field(default=Limits().max_delay, ge=0, le=3600)
 
 
 class StreamToAdd(Settings):

@@ -120,8 +120,9 @@ def test_a_single_refused_event_is_a_problem(client: httpx.Client, refused: Refu
     ],
 )
 def test_what_is_no_body_of_events(
-    engine: sa.Engine, client: httpx.Client, refused: Refusal, body: bytes, kind: str, status: int
-) -> None:
+    engine: sa.Engine, client: httpx.Client, refused: Refusal, *,
+    body: bytes, kind: str, status: int,
+) -> None:  # fmt: skip
     """Refused whole; nothing is appended."""
     refused(send(client, body, kind), status)
     assert stored(engine) == []

@@ -54,7 +54,7 @@ def test_without_a_good_key_nothing_is_answered(
     ],
 )
 def test_each_call_needs_its_role(
-    client_of: Clients, new_api_key: Keys, refused: Refusal,
+    client_of: Clients, new_api_key: Keys, refused: Refusal, *,
     method: str, path: str, body: Any, needs: str,
 ) -> None:  # fmt: skip
     """With a lesser one it is refused in words; with that role it is not."""

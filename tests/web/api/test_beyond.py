@@ -74,7 +74,7 @@ def test_a_stream_has_the_command_lines_refusals(
 
 
 def test_a_credentials_secret_never_comes_out(
-    engine: sa.Engine, client: httpx.Client, moto_server: str, refused: Refusal
+    client: httpx.Client, moto_server: str, refused: Refusal
 ) -> None:
     """Not from any answer, also not of a refused one; a rotation is tried where it is used."""
     bucket = make_bucket(moto_server)

@@ -59,15 +59,20 @@ def test_every_call_keeps_the_description(
     """Made-up requests, good and bad: never a server error, never an answer it does not name."""
     with engine.begin() as connection:
         EventRepository().append(connection, [snapshot(n) for n in range(1, 4)])
-    config = SchemathesisConfig.from_dict({"base-url": api_url})
+    config = SchemathesisConfig.from_dict({
+        "base-url": api_url, "auth": {"basic": {"username": "API", "password": new_api_key()}},
+        # Of an array, each event that is wrong has its own answer.
+        "operations": [{"include-name": "POST /api/v1/events", "checks": {
+            "negative_data_rejection": {"expected-statuses": ["207", "4xx"]},
+        }}],
+    })  # fmt: skip
     schema = openapi.from_dict(described, config=config)
-    key = new_api_key()
     failures: list[str] = []
     called = 0
 
     def tried(operation: Any) -> None:
         @hypothesis.settings(
-            max_examples=15, deadline=None, database=None, derandomize=True,
+            max_examples=8, deadline=None, database=None, derandomize=True,
             suppress_health_check=list(hypothesis.HealthCheck), print_blob=False,
         )  # fmt: skip
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
@@ -75,7 +80,7 @@ def test_every_call_keeps_the_description(
             nonlocal called
             called += 1
             case.call_and_validate(
-                auth=("API", key), additional_checks=[no_schema_valid_request_is_invalid],
+                additional_checks=[no_schema_valid_request_is_invalid],
                 # It would have every URL, template and endpoint that a string can be taken.
                 excluded_checks=[positive_data_acceptance],
             )  # fmt: skip
@@ -86,10 +91,10 @@ def test_every_call_keeps_the_description(
         operation = found.ok()
         try:
             tried(operation)
-        except (Exception, BaseExceptionGroup) as error:
+        except (AssertionError, BaseExceptionGroup) as error:
             failures.append(f"{operation.method} {operation.path}: {_told(error)}")
     assert not failures, "\n\n".join(failures)
-    assert called > 200
+    assert called > 100
 
 
 def _told(error: BaseException) -> str:
