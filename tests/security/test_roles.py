@@ -55,7 +55,7 @@ MATRIX = {
         (EXPORTER, "table", name, "SELECT")
         for name in (
             "events", "streams", "stream_intervals", "files", "credentials", "changes", "daemons",
-            "state_changes", "alembic_version",
+            "state_changes", "alembic_version", "imports", "imported_events",
         )
     ),
     *((EXPORTER, "column", f"files.{name}", "INSERT") for name in SEALED),
