@@ -21,9 +21,13 @@ COMMANDS: Final = {
     "status": "How far each stream is, and what holds it up.",
     "doctor": "Find out what is wrong, and what to do next.",
     "events": "Look at the events in the store.",
-    "reconcile": "Compare the outbox, the ledger and the store.",
+    "reconcile": "Compare the outbox, the ledger and the store, and LeadConduit's own view.",
+    "import": "Take events of LeadConduit, an export or a bucket into the outbox.",
     "demo": "See it all work, with nothing to prepare.",
 }
+
+#: Where a command's name is a word of Python's own.
+_OBJECTS: Final = {"import": "import_"}
 
 
 class RootGroup(click.Group):
@@ -37,9 +41,10 @@ class RootGroup(click.Group):
         """The subcommand's object, or ``None`` where there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module = f"{__package__}.{cmd_name}"
+        name = _OBJECTS.get(cmd_name, cmd_name)
+        module = f"{__package__}.{name}"
         try:
-            command: click.Command = getattr(import_module(module), cmd_name)
+            command: click.Command = getattr(import_module(module), name)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise

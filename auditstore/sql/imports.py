@@ -18,9 +18,7 @@ Kind = Literal["import", "adopt"]
 def begin(connection: Connection, *, kind: Kind, source: str, actor: str) -> int:
     """Open the record of an import; its number."""
     made: int = connection.execute(
-        insert(imports)
-        .values(kind=kind, source=source, actor=actor)
-        .returning(imports.c.import_id)
+        insert(imports).values(kind=kind, source=source, actor=actor).returning(imports.c.import_id)
     ).scalar_one()
     return made
 

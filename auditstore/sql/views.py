@@ -71,13 +71,16 @@ _KEYS: Final = (
     ' JOIN auditstore.events e ON e.flow_id = asked.flow_id COLLATE "C"'
     ' AND e.event_id = asked.event_id COLLATE "C"'
 )
-_ARRAYS: Final = (bindparam("flow_ids", type_=ARRAY(Text)), bindparam("event_ids", type_=ARRAY(Text)))
+_ARRAYS: Final = (
+    bindparam("flow_ids", type_=ARRAY(Text)),
+    bindparam("event_ids", type_=ARRAY(Text)),
+)
 _PAYLOADS: Final = text(
     "SELECT e.flow_id, e.event_id, e.payload::text AS payload" + _KEYS
 ).bindparams(*_ARRAYS)
-_PLACES: Final = text(
-    "SELECT e.flow_id, e.event_id, e.position, e.recorded_at" + _KEYS
-).bindparams(*_ARRAYS)
+_PLACES: Final = text("SELECT e.flow_id, e.event_id, e.position, e.recorded_at" + _KEYS).bindparams(
+    *_ARRAYS
+)
 
 
 def _asked(keys: Sequence[Key]) -> dict[str, list[str]]:

@@ -52,8 +52,9 @@ class Window:
 class Record:
     """One event as a view has it.
 
-    ``place`` says where: an object's key, a line. ``payload`` is its snapshot, or ``None`` where
-    the view can be asked for it again by its place. A ``partial`` one is a row of some columns:
+    ``place`` says where: an object's key, a line. ``payload`` is its snapshot, ``None`` if it was
+    not read along; unless ``keep`` is set the view can be asked for it again by its place. A
+    ``partial`` one is a row of some columns:
     its payload is a JSON object from field path to text, and ``sha256`` that of no snapshot.
     ``recipient_event_id`` is the event that feedback refers to.
     """
@@ -66,6 +67,7 @@ class Record:
     sha256: bytes
     place: str
     payload: bytes | None = None
+    keep: bool = True
     partial: bool = False
     position: int | None = None
     recipient_event_id: str | None = None
@@ -137,7 +139,7 @@ def _record(event: Event, place: str, *, keep: bool) -> Record:
     return Record(
         event_id=event.event_id, flow_id=event.flow_id, lead_id=event.lead_id,
         type=event.type, outcome=event.outcome, sha256=event.sha256, place=place,
-        payload=event.payload if keep else None,
+        payload=event.payload, keep=keep,
         recipient_event_id=_recipient(event.payload) if event.lead_id is None else None,
     )  # fmt: skip
 

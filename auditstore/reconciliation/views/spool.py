@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal
 
+from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.views import sameness
-from auditstore.reconciliation.views.records import Key, Record
+from auditstore.reconciliation.views.records import Key, Record, Trouble
 
 Side = Literal[0, 1]
 SOURCE: Final[Side] = 0
@@ -27,6 +28,13 @@ _COLUMNS: Final = (
     "side, event_id, flow_id, lead_id, type, outcome, sha256, content, place, position, partial,"
     " recipient, payload"
 )
+
+
+def _of(table: str) -> str:
+    """The columns of one of two tables that are joined."""
+    return ", ".join(f"{table}.{name.strip()}" for name in _COLUMNS.split(","))
+
+
 _SCHEMA: Final = """
 CREATE TABLE records (
     side INTEGER NOT NULL, event_id TEXT NOT NULL, flow_id TEXT NOT NULL, lead_id TEXT,
@@ -34,25 +42,26 @@ CREATE TABLE records (
     position INTEGER, partial INTEGER NOT NULL, recipient TEXT, payload BLOB
 );
 CREATE UNIQUE INDEX records_key ON records (side, event_id, flow_id);
+CREATE TABLE troubles (
+    side INTEGER NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL, place BLOB NOT NULL,
+    event_id TEXT, lead_id TEXT, expected TEXT, found TEXT
+);
 CREATE INDEX records_lead ON records (side, lead_id, event_id) WHERE lead_id IS NOT NULL;
 """
 _INSERT: Final = (
-    f"INSERT OR IGNORE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT OR IGNORE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # constants
 )
 # In the order of ids; the other side has none of the same flow and id.
 _LONELY: Final = (
-    f"SELECT {_COLUMNS} FROM records r WHERE side = ? AND event_id >= ? AND event_id < ?"
+    f"SELECT {_COLUMNS} FROM records r WHERE side = ? AND event_id >= ? AND event_id < ?"  # noqa: S608  # constants
     " AND NOT EXISTS (SELECT 1 FROM records o WHERE o.side = ? AND o.event_id = r.event_id"
     " AND o.flow_id = r.flow_id) ORDER BY event_id, flow_id"
 )
 _DIFFERENT: Final = (
-    "SELECT {one}, {other} FROM records s JOIN records a ON a.side = 1"
+    f"SELECT {_of('s')}, {_of('a')} FROM records s JOIN records a ON a.side = 1"  # noqa: S608  # constants
     " AND a.event_id = s.event_id AND a.flow_id = s.flow_id"
     " WHERE s.side = 0 AND (s.sha256 <> a.sha256 OR s.partial <> a.partial)"
     " ORDER BY s.event_id, s.flow_id"
-).format(
-    one=", ".join(f"s.{name.strip()}" for name in _COLUMNS.split(",")),
-    other=", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(",")),
 )
 
 
@@ -74,10 +83,11 @@ class Spool:
 
     def add(self, side: Side, record: Record) -> Spooled | None:
         """Keep a record; the one that is there already under its id, if one is."""
-        content = None
-        if record.payload is not None and not record.partial:
-            content = sameness.digest(record.payload)
-        payload = None if record.payload is None else zlib.compress(record.payload, 1)
+        content = payload = None
+        if record.payload is not None and self._hash(1 - side, record.key) != record.sha256:
+            # Equal bytes need no other look, which is most of what there is.
+            content = None if record.partial else sameness.digest(record.payload)
+            payload = zlib.compress(record.payload, 1) if record.keep else None
         done = self._database.execute(
             _INSERT,
             (
@@ -88,9 +98,30 @@ class Spool:
         )  # fmt: skip
         return None if done.rowcount else self._at(side, record.key)
 
+    def add_trouble(self, side: Side, trouble: Trouble) -> None:
+        """Keep what is no event."""
+        self._database.execute(
+            "INSERT INTO troubles VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                side, trouble.kind.value, trouble.detail,
+                trouble.place.encode(errors="surrogateescape"), trouble.event_id, trouble.lead_id,
+                trouble.expected, trouble.found,
+            ),
+        )  # fmt: skip
+
+    def troubles(self, side: Side) -> Iterator[Trouble]:
+        """What a side has that is no event, in the order in which it was told."""
+        for kind, detail, place, *rest in self._database.execute(
+            "SELECT kind, detail, place, event_id, lead_id, expected, found FROM troubles"
+            " WHERE side = ? ORDER BY rowid",
+            (side,),
+        ):
+            yield Trouble(Kind(kind), detail, place.decode(errors="surrogateescape"), *rest)
+
     def clear(self, side: Side) -> None:
         """Forget a side."""
         self._database.execute("DELETE FROM records WHERE side = ?", (side,))
+        self._database.execute("DELETE FROM troubles WHERE side = ?", (side,))
 
     def count(self, side: Side) -> int:
         """How many events a side has."""
@@ -155,6 +186,14 @@ class Spool:
             (event_id,),
         ).fetchone()
         return None if row is None else str(row[0])
+
+    def _hash(self, side: int, key: Key) -> bytes | None:
+        flow_id, event_id = key
+        row = self._database.execute(
+            "SELECT sha256 FROM records WHERE side = ? AND event_id = ? AND flow_id = ?",
+            (side, event_id, flow_id),
+        ).fetchone()
+        return None if row is None else row[0]
 
     def _at(self, side: Side, key: Key) -> Spooled:
         flow_id, event_id = key
