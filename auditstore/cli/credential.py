@@ -84,7 +84,8 @@ def list_(session: Session, *, as_json: bool) -> None:
         return
     if not found:
         show(
-            "No credentials. Add one with `auditstore credential add NAME --kind s3|azure|leadconduit`."
+            "No credentials. Add one with "
+            "`auditstore credential add NAME --kind s3|azure|leadconduit`."
         )
         return
     columns = (

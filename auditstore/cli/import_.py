@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -112,7 +111,7 @@ def _show_result(
 
 def _show_imports(session: Session, *, as_json: bool) -> None:
     with session.reading() as connection:
-        found = [dict(row._mapping) for row in sql.find(connection, limit=_SHOWN)]  # noqa: SLF001  # SQLAlchemy's public name
+        found = [row._asdict() for row in sql.find(connection, limit=_SHOWN)]
     if as_json:
         write_json(found)
         return
@@ -124,4 +123,3 @@ def _show_imports(session: Session, *, as_json: bool) -> None:
              f"{utc(row['started_at'])} to {finished}: {number(row['appended'], 'event')} "
              f"appended, {number(row['existing'])} there already, "
              f"{number(row['refused'])} refused")  # fmt: skip
-    sys.stdout.flush()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import tenacity
@@ -58,7 +59,8 @@ class Access:
         """Refuse an address that cannot be one, or that would carry the key unencrypted."""
         try:
             parts = httpx.URL(self.url)
-        except httpx.InvalidURL as error:
+            urlsplit(self.url)
+        except (httpx.InvalidURL, ValueError) as error:
             raise ConfigurationError("LeadConduit's URL cannot be read", hint=_URL_HINT) from error
         if parts.scheme not in {"http", "https"} or not parts.host:
             raise ConfigurationError("LeadConduit's URL is no HTTP URL", hint=_URL_HINT)

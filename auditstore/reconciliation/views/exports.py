@@ -92,8 +92,8 @@ class ExportView:
                 yield Trouble(
                     Kind.UNREADABLE_LINE, f"it is longer than {MAX_EVENT_BYTES} bytes", place
                 )
-            elif line.content.strip():
-                yield record_of(line.content, place, flow_id=self._flow_id)
+            elif snapshot := line.content.strip():
+                yield record_of(snapshot, place, flow_id=self._flow_id)
 
     def _table(self, content: Iterator[bytes]) -> Iterator[Record | Trouble]:
         try:

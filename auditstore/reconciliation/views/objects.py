@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import Final
@@ -195,7 +196,10 @@ def _misplaced(key: str, record: Record) -> Iterator[Trouble]:
 
 
 def _lines(key: str, chunks: Iterator[bytes]) -> Iterator[Line]:
-    """The events in an object, unpacked; Undecodable where gzip is damaged."""
+    """The events in an object, unpacked; Undecodable where gzip is damaged.
+
+    A line end after the one event of an object is no part of it.
+    """
     splitter = Lines(keep=True)
     one = _form(key) == "event"
     for piece in unpacked(chunks):
@@ -203,7 +207,9 @@ def _lines(key: str, chunks: Iterator[bytes]) -> Iterator[Line]:
             splitter.hold(piece)
         else:
             yield from splitter.feed(piece)
-    yield from splitter.rest()
+    for line in splitter.rest():
+        content = line.content.rstrip(b"\r\n") if one and line.content is not None else line.content
+        yield replace(line, content=content)
 
 
 def unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
