@@ -111,7 +111,10 @@ def _show_result(
 
 def _show_imports(session: Session, *, as_json: bool) -> None:
     with session.reading() as connection:
-        found = [row._asdict() for row in sql.find(connection, limit=_SHOWN)]
+        found = [
+            {str(name): value for name, value in row._asdict().items()}
+            for row in sql.find(connection, limit=_SHOWN)
+        ]
     if as_json:
         write_json(found)
         return

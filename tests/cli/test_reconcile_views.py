@@ -60,9 +60,7 @@ def test_leadconduit_against_the_outbox(
     assert KEY not in "".join(account.printed)
 
 
-def test_the_key_from_a_credential(
-    cli: CommandLine, leadconduit: FakeLeadConduit, engine: sa.Engine
-) -> None:
+def test_the_key_from_a_credential(cli: CommandLine, leadconduit: FakeLeadConduit) -> None:
     """Kept encrypted, named by its name, and never shown."""
     leadconduit.add(past())
     secret = json.dumps({"api_key": KEY})
@@ -115,9 +113,7 @@ def test_all_three_views(
     assert sum("after_id" not in each for each in leadconduit.asked) == 1
 
 
-def test_a_foreign_bucket(
-    cli: CommandLine, engine: sa.Engine, s3_place: Place, tmp_path: Path
-) -> None:
+def test_a_foreign_bucket(cli: CommandLine, s3_place: Place, tmp_path: Path) -> None:
     """Compared with the outbox, imported with a stored credential, and then reconciled."""
     vandal = Vandal(s3_place)
     made = [past(), past()]

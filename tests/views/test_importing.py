@@ -91,8 +91,9 @@ def test_conflicts_are_named_and_the_rest_is_taken(engine: sa.Engine, tmp_path: 
     path.write_bytes(b"\n".join([other, two.replace(b": ", b" : "), new, new, other]))
     result, findings = taken(engine, ExportView(path))
     assert [(each.kind, each.object_key) for each in findings] == [
-        (Kind.CHANGED_EVENT, "export.ndjson: line 1"), (Kind.CHANGED_EVENT, "export.ndjson: line 5"),
-    ]  # fmt: skip
+        (Kind.CHANGED_EVENT, "export.ndjson: line 1"),
+        (Kind.CHANGED_EVENT, "export.ndjson: line 5"),
+    ]
     assert "differs in reason" in findings[0].detail
     assert (result.offered, result.appended, result.existing, result.refused) == (5, 1, 2, 2)
     assert result.rewritten == 1
@@ -166,5 +167,5 @@ def test_the_record_is_final(engine: sa.Engine, tmp_path: Path, statement: str) 
     path = tmp_path / "export.ndjson"
     path.write_bytes(snapshot())
     taken(engine, ExportView(path))
-    with engine.connect() as connection, pytest.raises(DBAPIError, match="final|append-only"):
+    with engine.connect() as connection, pytest.raises(DBAPIError, match=r"final|append-only"):
         connection.execute(sa.text(statement))

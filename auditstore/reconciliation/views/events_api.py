@@ -306,7 +306,7 @@ def _check_order(page: Page, after_id: str | None) -> None:
     before = after_id
     for event_id, _ in page.events:
         if before is not None and event_id <= before:
-            what = "repeats" if event_id == before else "goes back to"
+            what = "repeat" if event_id == before else "go back to"
             raise LeadConduitChanged(
                 f"LeadConduit's events {what} {event_id} after {before}, though they were asked "
                 "for in ascending order",
