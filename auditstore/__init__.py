@@ -17,7 +17,8 @@ from auditstore.events import Event, StoredEvent
 from auditstore.repository import AppendResult, EventRepository
 
 if TYPE_CHECKING:
-    from auditstore.appender import AppenderLimits, GroupAppender
+    from auditstore.appender import GroupAppender
+    from auditstore.call_queue import AppenderLimits
 
 __all__ = [
     "AppendResult",
@@ -35,7 +36,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The appender is loaded when it is asked for: most programs append without it."""
     if name in ("AppenderLimits", "GroupAppender"):
-        from auditstore import appender  # noqa: PLC0415  # as said
+        from auditstore import appender, call_queue  # noqa: PLC0415  # as said
 
-        return getattr(appender, name)
+        return getattr(appender if name == "GroupAppender" else call_queue, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import psycopg
 from sqlalchemy import Connection, bindparam, cast, func, select, text, tuple_
@@ -207,8 +207,7 @@ def _stored(row: Any) -> StoredEvent:
 _TAIL_PAGE: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class TailRow:
+class TailRow(NamedTuple):
     """What sealing knows of an event: its place, its size without the line end, its time."""
 
     position: int
@@ -233,8 +232,7 @@ def tail(
             .limit(page_size)
         )
         rows = connection.execute(statement).all()
-        for row in rows:
-            yield TailRow(*row)
+        yield from map(TailRow._make, rows)
         if len(rows) < page_size:
             return
         after, limit = rows[-1].position, limit - len(rows)
