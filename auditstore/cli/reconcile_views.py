@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import click
+from sqlalchemy import Engine
 
 from auditstore import streams
 from auditstore.cli.context import Session
@@ -134,7 +136,7 @@ def _compare(
             actor=streams.current_actor(), dry_run=views.dry_run,
         )  # fmt: skip
     try:
-        with session.importing() as engine:
+        with session.importing() if adopt else _reading(session) as engine:
             summary = compare_views(
                 engine, pair, of_pair, report=take, done=report.stream, adopter=adopter,
                 adopt=not views.dry_run,
@@ -154,6 +156,13 @@ def _compare(
         )
         report.stream(summary, 1)
     return summary
+
+
+@contextmanager
+def _reading(session: Session) -> Iterator[Engine]:
+    with session.reading():
+        pass
+    yield session.engine
 
 
 def _window_of(session: Session, stream_id: int, window: Window) -> Window:

@@ -57,6 +57,11 @@ def test_leadconduit_against_the_outbox(
     assert report["exit_code"] == 0
     (one,) = account.json("import", "--list")
     assert (one["kind"], one["source"], one["appended"]) == ("adopt", "LeadConduit", 1)
+    shown = account.json("events", "show", event_id)
+    assert shown["import"]["import_id"] == one["import_id"]
+    assert f"by adopt {one['import_id']} from" in account.run("events", "show", event_id).stdout
+    ours = account.json("events", "show", orjson.loads(there)["id"])
+    assert ours["import"] is None
     assert KEY not in "".join(account.printed)
 
 
