@@ -84,7 +84,7 @@ def test_columns_are_compared_as_far_as_they_go(engine: sa.Engine, tmp_path: Pat
         Kind.CHANGED_EVENT, Kind.REWRITTEN, Kind.MISSING_EVENT,
     ]  # fmt: skip
     assert "differs in outcome" in findings[0].detail
-    assert "as far as the export tells" in findings[1].detail
+    assert "as far as the export's columns tell" in findings[1].detail
     assert not findings[2].fixable
     assert summary.events_matched == 1
     with pytest.raises(ConfigurationError, match="columns of events and no whole ones"):

@@ -168,7 +168,9 @@ class Comparison:
     def _note_changed(self) -> int:
         """Report events with other content on either side; how many they are."""
         changed = 0
+        partial = False
         for batch in self._spool.different():
+            partial = partial or any(one.record.partial for one, _ in batch)
             unclear = [pair for pair in batch if not _is_same(*pair)]
             self._summary.events_rewritten += len(batch) - len(unclear)
             if not unclear:
@@ -185,9 +187,9 @@ class Comparison:
         if self._summary.events_rewritten:
             self._note(
                 Kind.REWRITTEN,
-                "events have other bytes and the same content"
-                if self._pair.source.kind != "export"
-                else "events have other bytes, and the same content as far as the export tells",
+                "events have the same content as far as the export's columns tell"
+                if partial
+                else "events have other bytes and the same content",
                 self._window.flow_id or "", found=f"{self._summary.events_rewritten} events",
             )  # fmt: skip
         return changed
