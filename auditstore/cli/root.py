@@ -21,8 +21,8 @@ COMMANDS: Final = {
     "status": "How far each stream is, and what holds it up.",
     "doctor": "Find out what is wrong, and what to do next.",
     "events": "Look at the events in the store.",
-    "reconcile": "Compare the outbox, the ledger and the store, and LeadConduit's own view.",
-    "import": "Take events of LeadConduit, an export or a bucket into the outbox.",
+    "reconcile": "Compare the outbox, the ledger and the store.",
+    "import": "Take in events of LeadConduit or a bucket.",
     "demo": "See it all work, with nothing to prepare.",
 }
 
