@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import click
 from rich.console import Console
@@ -19,7 +19,9 @@ from sqlalchemy import Engine
 from auditstore import streams
 from auditstore.cli.context import Session
 from auditstore.cli.display import HarmlessText, harmless
+from auditstore.cli.reconcile_views import Views, compare_chosen
 from auditstore.cli.stores import store_opener
+from auditstore.cli.view_options import place_options, side_options
 from auditstore.cli.wording import MOMENT
 from auditstore.errors import AuditStoreError, ConfigurationError, NotFound
 from auditstore.ledger import LedgerFile
@@ -69,6 +71,8 @@ _MEBIBYTE: Final = 1024 * 1024
     help="Write the report there; it is there only once it is complete.",
 )
 @click.option("--repair", is_flag=True, help="Put missing files back, then compare again.")
+@side_options
+@place_options
 @click.pass_context
 def reconcile(
     ctx: click.Context,
@@ -82,20 +86,31 @@ def reconcile(
     form: ReportFormat,
     output: Path | None,
     repair: bool,
+    **given: Any,
 ) -> None:
     """Compare the outbox, the ledger and the store, for what the streams covered.
+
+    With --source or --location it compares other views, event by event: LeadConduit's own, a
+    file exported from it, a bucket that LeadConduit filled. --since and --until are of the time
+    in the events' ids then.
 
     Leaves with 0 if all is reconciled, 1 if there are differences, and 2 if a stream could
     not be compared. Nothing is ever overwritten or deleted.
     """
     session: Session = ctx.obj
     scope = Scope(level, since, until)
-    chosen = _chosen(session, flow_id, stream_id)
+    views = Views.taken_from(given, repair=repair)
+    chosen = partial(_chosen, session, flow_id, stream_id)
+    usual = chosen() if views.includes_usual else []
     last_rounds = []
     with _written_to(output) as out:
         report = open_report(form, out, scope)
         may_draw = output is not None or form == "text" or not sys.stdout.isatty()
-        for stream in chosen:
+        if not views.is_usual:
+            last_rounds += compare_chosen(
+                session, views, scope, report, flow_id=flow_id, chosen=chosen
+            )
+        for stream in usual:
             summary = _compare(session, stream, scope, report, repair=repair, may_draw=may_draw)
             last_rounds.append(summary)
         report.end(exit_code(last_rounds))

@@ -45,6 +45,9 @@ class Summary:
     counts: Counter[Kind] = field(default_factory=Counter)
     repaired: int = 0
     seconds: float | None = None
+    # Of a comparison of two views: which, and how many events are equal but for their spelling.
+    views: str = ""
+    events_rewritten: int = 0
     error: AuditStoreError | None = None
 
     @property

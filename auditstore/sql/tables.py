@@ -83,7 +83,7 @@ credentials = Table(
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("changed_at", _TIME, nullable=False, server_default=_NOW),
     UniqueConstraint("name"),
-    CheckConstraint("kind IN ('s3', 'azure')", name="credentials_kind_check"),
+    CheckConstraint("kind IN ('s3', 'azure', 'leadconduit')", name="credentials_kind_check"),
 )
 
 streams = Table(
@@ -253,4 +253,31 @@ daemons = Table(
     # The newest safe fence, and when it was the last position handed out.
     Column("fence_position", BigInteger),
     Column("fence_at", _TIME),
+)
+
+# Events that came from another view than the flow engine. Ordinary appends touch neither table.
+imports = Table(
+    "imports",
+    metadata,
+    Column("import_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("database_user", Text, nullable=False, server_default=text("session_user")),
+    Column("started_at", _TIME, nullable=False, server_default=_NOW),
+    # Without it, the import was cut short; what it appended by then is appended.
+    Column("finished_at", _TIME),
+    Column("offered", BigInteger, nullable=False, server_default=text("0")),
+    Column("appended", BigInteger, nullable=False, server_default=text("0")),
+    Column("existing", BigInteger, nullable=False, server_default=text("0")),
+    Column("refused", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("kind IN ('import', 'adopt')", name="imports_kind_check"),
+)
+
+imported_events = Table(
+    "imported_events",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("import_id", BigInteger, ForeignKey(imports.c.import_id), nullable=False),
+    Index("imported_events_import_idx", "import_id", "position"),
 )

@@ -189,7 +189,7 @@ STREAMS = """
 CREATE TABLE auditstore.credentials (
     credential_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name           text NOT NULL UNIQUE,
-    kind           text NOT NULL CONSTRAINT credentials_kind_check CHECK (kind IN ('s3', 'azure')),
+    kind           text NOT NULL CONSTRAINT credentials_kind_check CHECK (kind IN ('s3', 'azure', 'leadconduit')),
     ciphertext     bytea NOT NULL,
     hint           text NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -377,6 +377,59 @@ CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.changes
     FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
 """
 
+# Events that came from LeadConduit's view or a bucket of its own, and not from the flow engine.
+IMPORTS = """
+CREATE TABLE auditstore.imports (
+    import_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind           text NOT NULL CONSTRAINT imports_kind_check CHECK (kind IN ('import', 'adopt')),
+    source         text NOT NULL,
+    actor          text NOT NULL,
+    database_user  text NOT NULL DEFAULT session_user,
+    started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at    timestamptz,
+    offered        bigint NOT NULL DEFAULT 0,
+    appended       bigint NOT NULL DEFAULT 0,
+    existing       bigint NOT NULL DEFAULT 0,
+    refused        bigint NOT NULL DEFAULT 0
+);
+
+CREATE TABLE auditstore.imported_events (
+    position   bigint PRIMARY KEY,
+    import_id  bigint NOT NULL REFERENCES auditstore.imports
+);
+CREATE INDEX imported_events_import_idx ON auditstore.imported_events (import_id, position);
+
+CREATE FUNCTION auditstore.guard_import() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.finished_at IS NOT NULL THEN
+        RAISE EXCEPTION 'import % is finished: its record is final', OLD.import_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF (NEW.import_id, NEW.kind, NEW.source, NEW.actor, NEW.database_user, NEW.started_at)
+       IS DISTINCT FROM
+       (OLD.import_id, OLD.kind, OLD.source, OLD.actor, OLD.database_user, OLD.started_at) THEN
+        RAISE EXCEPTION 'import %: who imported what, and when, is final', OLD.import_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION auditstore.guard_import() FROM PUBLIC;
+
+CREATE TRIGGER finished_once BEFORE UPDATE ON auditstore.imports
+    FOR EACH ROW EXECUTE FUNCTION auditstore.guard_import();
+CREATE TRIGGER append_only BEFORE DELETE ON auditstore.imports
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.imports
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.imported_events
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.imported_events
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+"""
+IMPORTS_GRANTS = {
+    "auditstore_exporter": "GRANT SELECT ON auditstore.imports, auditstore.imported_events TO auditstore_exporter",
+}
+
 REVOKES = """
 REVOKE ALL ON FUNCTION auditstore.refuse_change() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.guard_file() FROM PUBLIC;
@@ -436,10 +489,13 @@ def upgrade() -> None:
     op.execute(STREAMS)
     op.execute(STATE_RECORD)
     op.execute(LEDGER_GUARD)
+    op.execute(IMPORTS)
     op.execute(REVOKES)
     for role, purpose in ROLES.items():
         if make_role(role, purpose):
             op.execute(GRANTS[role])
+            if role in IMPORTS_GRANTS:
+                op.execute(IMPORTS_GRANTS[role])
 
 
 def make_role(role: str, purpose: str) -> bool:

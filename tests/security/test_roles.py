@@ -55,7 +55,7 @@ MATRIX = {
         (EXPORTER, "table", name, "SELECT")
         for name in (
             "events", "streams", "stream_intervals", "files", "credentials", "changes", "daemons",
-            "state_changes", "alembic_version",
+            "state_changes", "alembic_version", "imports", "imported_events",
         )
     ),
     *((EXPORTER, "column", f"files.{name}", "INSERT") for name in SEALED),
@@ -350,6 +350,12 @@ def test_a_whole_exporter_works_as_the_exporter_alone(
         path.unlink()
     cli.run("reconcile", "--level", "events", code=1)
     cli.run("reconcile", "--level", "events", "--repair")
+    export = tmp_path / "export.ndjson"
+    export.write_bytes(b"\n".join(snapshot(number) for number in range(9)))
+    cli.run("reconcile", "--source", str(export), "--against", "outbox", "--against", "cloud")
+    said, hint = cli.error("import", str(export))
+    assert "permission denied" in said
+    assert "auditstore migrate" in hint
     assert cli.json("status")["streams"][0]["state"] == "streaming"
     assert cli.json("stream", "list")[0]["stream_id"] == stream.stream_id
     cli.run("stream", "show", str(stream.stream_id))
