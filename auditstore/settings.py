@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, Self, cast
 
 from auditstore.errors import ConfigurationError
+from auditstore.hook_settings import HookSettings
 
 PartitionPeriod = Literal["month", "day"]
 
@@ -44,7 +45,8 @@ class ListenAddress:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``AUDITSTORE_DATABASE_URL``, ``AUDITSTORE_HOME``, ``AUDITSTORE_SECRET_KEYS``,
-    ``AUDITSTORE_PARTITIONS``, ``AUDITSTORE_LOG_FORMAT`` and ``AUDITSTORE_METRICS_LISTEN``.
+    ``AUDITSTORE_PARTITIONS``, ``AUDITSTORE_LOG_FORMAT`` and ``AUDITSTORE_METRICS_LISTEN``; and
+    those of the hooks, ``AUDITSTORE_RECONCILE_*``.
 
     ``database_url`` and ``secret_keys`` are secret: they are left out of the repr.
     """
@@ -55,6 +57,7 @@ class Settings:
     partitions: PartitionPeriod = "month"
     log_format: Literal["console", "json"] = "console"
     metrics_listen: ListenAddress | None = None
+    hooks: HookSettings = field(default_factory=HookSettings)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -74,6 +77,7 @@ class Settings:
                 _choice(env, "AUDITSTORE_LOG_FORMAT", "console", "json"),
             ),
             metrics_listen=_listen(env.get("AUDITSTORE_METRICS_LISTEN")),
+            hooks=HookSettings.from_environment(env),
         )
 
     def require_database_url(self) -> str:

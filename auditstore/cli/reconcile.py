@@ -153,9 +153,14 @@ class _Compare:
         return partial(_increment, anew=self.anew and number == 1)
 
 
-def _increment(*arguments: Any, anew: bool, **named: Any) -> Summary:
-    *others, scope = arguments
-    return compare_increment(*others, scope.level, anew=anew, **named)
+def _increment(
+    engine: Engine,
+    stream_id: int,
+    open_store: Callable[[], ObjectStore],
+    scope: Scope,
+    **named: Any,
+) -> Summary:
+    return compare_increment(engine, stream_id, open_store, scope.level, **named)
 
 
 def _compare(

@@ -72,7 +72,7 @@ def forget_mark(connection: Connection, stream_id: int, level: str) -> None:
 
 def lowest_key(connection: Connection, stream_id: int, *, after: int, upto: int) -> str | None:
     """The first key, in byte order, of the files with ``after`` < sequence <= ``upto``."""
-    return connection.execute(
+    lowest: str | None = connection.execute(
         select(func.min(files.c.object_key)).where(
             files.c.stream_id == stream_id,
             files.c.sequence > after,
@@ -80,6 +80,7 @@ def lowest_key(connection: Connection, stream_id: int, *, after: int, upto: int)
             files.c.format == "ndjson.gz",
         )
     ).scalar_one()
+    return lowest
 
 
 def next_files(
