@@ -126,7 +126,7 @@ class Command:
         self._timeout = timeout
 
     def tell(self, body: bytes) -> None:
-        """Run it; it has to leave with 0, and within the time. Then all that it started ends."""
+        """Run it; it has to leave with 0 within the time, after which it is ended."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(_OURS)
         }
@@ -146,15 +146,15 @@ class Command:
             try:
                 code = process.wait(self._timeout)
             except subprocess.TimeoutExpired as error:
+                # With all that it started and that stayed in its group.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
                 raise HookFailed(
                     f"the command {self._argv[0]} did not end within {self._timeout:g} seconds",
                     hint="It was ended. Let it do its work in the background, or raise "
                     "AUDITSTORE_RECONCILE_HOOK_TIMEOUT.",
                 ) from error
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
             if code:
                 said.seek(0)
                 words = said.read(_SHORTENED).decode(errors="replace").strip()

@@ -53,7 +53,7 @@ class ReconcilingConfig:
     patience: float = 30.0
     again: float = 900.0
     pause: float = 0.02
-    grace: float = 3.0
+    grace: float = 1.5
 
     @property
     def connections(self) -> int:
@@ -127,11 +127,16 @@ class Reconciling:
         """Begin in the background; trouble with the database is waited for."""
         self._thread.start()
 
-    def stop(self) -> bool:
-        """Break off what runs, between two files, and give it back; whether all left in time."""
+    def stopping(self) -> None:
+        """Begin nothing more, and break off what runs between two files."""
         self._stopping.set()
         with self._turns:
             self._turns.notify_all()
+
+    def stop(self) -> bool:
+        """The same, and give back what was broken off; whether all left in time."""
+        self.stopping()
+        with self._turns:
             left = self._turns.wait_for(lambda: not self._running, self._config.grace)
         self._thread.join(self._config.grace)
         try:
