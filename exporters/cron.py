@@ -84,16 +84,16 @@ def _trigger(expression: str) -> CronTrigger:
 
 def _weekdays(part: str) -> str:
     """A part of the weekday field by names: cron counts from Sunday, the library from Monday."""
-    days, _, step = part.partition("/")
-    first, _, last = days.partition("-")
-    if days == "*" and not step:
+    days, slash, step = part.partition("/")
+    first, dash, last = days.partition("-")
+    if days == "*" and not slash:
         return part
-    start, end = (0, 6) if days == "*" else (_day(first), _day(last or first))
-    if step and not last and days != "*":
+    start, end = (0, 6) if days == "*" else (_day(first), _day(last if dash else first))
+    if slash and not dash and days != "*":
         end = 6
     if end < start:
         end += 7  # from Saturday to Monday
-    every = int(step) if step else 1
+    every = int(step) if slash else 1
     if every < 1:
         raise ValueError(f"a step of {every}")
     return ",".join(_DAYS[day % 7] for day in range(start, end + 1, every))
