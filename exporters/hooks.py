@@ -204,7 +204,7 @@ class Hooks:
         with self._changed:
             if len(self._waiting) >= _WAITING or self._closed:
                 log.warning(
-                    "hooks not told", stream=run.stream_id, level=run.level,
+                    "hooks not told", stream=run.stream_id, comparison=run.level,
                     cause="too many results wait for the hooks",
                     hint="Find out why the hooks take so long; `auditstore status` has the result.",
                 )  # fmt: skip

@@ -266,7 +266,7 @@ class Reconciling:
         except AuditStoreError as error:
             # Its result could not be recorded: when the lease is over, it is due again.
             log.warning(
-                "result not recorded", stream=running.run.stream_id, level=running.run.level,
+                "result not recorded", stream=running.run.stream_id, comparison=running.run.level,
                 cause=error.message, hint=error.hint,
             )  # fmt: skip
         except Exception:
@@ -315,7 +315,7 @@ class Reconciling:
         except _Stopped:
             raise
         except Exception as error:
-            log.exception("unexpected failure", stream=run.stream_id, level=run.level)
+            log.exception("unexpected failure", stream=run.stream_id, comparison=run.level)
             failure = AuditStoreError(
                 f"the comparison failed unexpectedly: {type(error).__name__}",
                 hint="The exporter's log has it in full.",
@@ -361,7 +361,8 @@ class Reconciling:
 
 
 def _tell(run: Run, summary: Summary) -> None:
-    known = {"stream": run.stream_id, "level": run.level}
+    # `level` is the log's own word.
+    known = {"stream": run.stream_id, "comparison": run.level}
     if summary.error is not None:
         log.warning("not reconciled", cause=summary.error.message, hint=summary.error.hint, **known)
     elif summary.differences:
