@@ -200,7 +200,7 @@ class Reconciling:
             except ConfigurationError as error:
                 # Only a row that was changed past auditstore; it is told once.
                 log.warning(
-                    "no schedule", stream=stream_id, level=level, cause=error.message,
+                    "no schedule", stream=stream_id, comparison=level, cause=error.message,
                     hint=error.hint,
                 )  # fmt: skip
                 planned.append(
