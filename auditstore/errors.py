@@ -83,6 +83,20 @@ class EventConflict(AuditStoreError):
         self.offered_sha256 = offered_sha256
 
 
+class AppenderBusy(AuditStoreError):
+    """More waits to be committed than the appender's limits allow; nothing was appended."""
+
+    code = "appender-busy"
+
+
+class AppenderClosed(AuditStoreError):
+    """The appender takes no more; nothing was appended."""
+
+    code = "appender-closed"
+
+
+_UNKNOWN = "; whether this call's events are stored is not known"
+
 # --- the database -----------------------------------------------------------------
 
 
@@ -90,6 +104,20 @@ class DatabaseUnavailable(AuditStoreError):
     """The server cannot be reached or closed the connection; passing, retried."""
 
     code = "database-unavailable"
+
+
+class OutcomeUnknown(DatabaseUnavailable):
+    """The connection was lost during the commit: the events are stored, or they are not."""
+
+    code = "outcome-unknown"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(
+            message if message.endswith(_UNKNOWN) else message + _UNKNOWN,
+            hint=hint
+            or "Append the same events again: those that are stored are counted as"
+            " existing, and none is stored twice.",
+        )
 
 
 class DatabaseReadOnly(DatabaseUnavailable):

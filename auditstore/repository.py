@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,21 +10,15 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import Connection
 
-from auditstore.errors import (
-    ConfigurationError,
-    DatabaseUnavailable,
-    EventConflict,
-    EventRefused,
-)
-from auditstore.events import DEFAULT_MAX_EVENT_BYTES, Event, FieldRefused, StoredEvent
+from auditstore.errors import ConfigurationError, DatabaseUnavailable
+from auditstore.events import DEFAULT_MAX_EVENT_BYTES, Event, StoredEvent
 from auditstore.sql import events as sql
-from auditstore.sql.events import EventFilter, Key, Order
+from auditstore.sql.events import EventFilter, Order
 from auditstore.sql.failures import translated
-
-Snapshot = Event | Mapping[str, Any] | bytes | bytearray | memoryview | str
+from auditstore.taking import SELF_CONTAINED, Key, Snapshot, Taken, key, offered, unstored
 
 # Measured: from three events on, a savepoint and a COPY cost less than an INSERT each.
-_COPY_FROM: Final = 3
+COPY_FROM: Final = 3
 _PAGE: Final = 500
 
 
@@ -68,15 +62,18 @@ class EventRepository:
         :class:`DatabaseUnavailable` or :class:`DatabaseRefused` for the server's own errors,
         after which the caller rolls back.
         """
-        _check_connection(connection)
-        given = self._take(events, flow_id, lead_id)
-        new = _distinct(given)
+        check_connection(connection)
+        many = offered(events)
+        new = Taken(many, flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes)
+        if len(many) < COPY_FROM or not all(isinstance(each, SELF_CONTAINED) for each in many):
+            # Reading a foreign mapping may need the very connection that COPY occupies.
+            new.all()
         with translated():
-            if len(new) < _COPY_FROM:
-                appended = _insert_each(connection, new)
+            if len(many) < COPY_FROM:
+                appended = _insert_each(connection, new.events)
             else:
                 appended = _copy_all(connection, new)
-        return AppendResult(appended=appended, existing=len(given) - appended)
+        return AppendResult(appended=appended, existing=new.given - appended)
 
     def get(
         self, connection: Connection, event_id: str, *, flow_id: str | None = None
@@ -134,43 +131,9 @@ class EventRepository:
                 return
             after = (found[-1].event.flow_id, found[-1].event.event_id)
 
-    def _take(
-        self, events: Snapshot | Iterable[Snapshot], flow_id: str | None, lead_id: str | None
-    ) -> list[Event]:
-        many = (
-            [events]
-            if isinstance(events, Event | Mapping | bytes | bytearray | memoryview | str)
-            else events
-        )
-        return [
-            self._take_one(index, snapshot, flow_id, lead_id) for index, snapshot in enumerate(many)
-        ]
 
-    def _take_one(
-        self, index: int, snapshot: Snapshot, flow_id: str | None, lead_id: str | None
-    ) -> Event:
-        try:
-            if isinstance(snapshot, Event):
-                # Anybody can make one; what is stored has passed the same judge.
-                flow_id, lead_id = flow_id or snapshot.flow_id, lead_id or snapshot.lead_id
-                snapshot = snapshot.payload
-            take: Any = Event.from_mapping if isinstance(snapshot, Mapping) else Event.from_json
-            event: Event = take(
-                snapshot, flow_id=flow_id, lead_id=lead_id, max_bytes=self._max_event_bytes
-            )
-        except FieldRefused as error:
-            raise EventRefused(
-                index=index, event_id=error.event_id, field=error.field, reason=error.reason
-            ) from error
-        except TypeError as error:
-            raise EventRefused(
-                index=index, event_id=None, field="payload",
-                reason=f"a {type(snapshot).__name__} is neither JSON nor a mapping",
-            ) from error  # fmt: skip
-        return event
-
-
-def _check_connection(connection: Connection) -> None:
+def check_connection(connection: Connection) -> None:
+    """Raise ConfigurationError where an append could be altered or half done."""
     if connection.dialect.name != "postgresql" or "psycopg" not in connection.dialect.driver:
         raise ConfigurationError(
             f"cannot append through {connection.dialect.name}+{connection.dialect.driver}",
@@ -191,27 +154,6 @@ def _check_connection(connection: Connection) -> None:
         )
 
 
-def _key(event: Event) -> Key:
-    return (event.flow_id, event.event_id)
-
-
-def _distinct(given: Sequence[Event]) -> list[Event]:
-    """One event a key, first come; the same key twice with other content is a conflict."""
-    seen: dict[Key, Event] = {}
-    for event in given:
-        other = seen.setdefault(_key(event), event)
-        if other.sha256 != event.sha256:
-            raise _conflict(event, other.sha256)
-    return list(seen.values())
-
-
-def _conflict(event: Event, stored: bytes) -> EventConflict:
-    return EventConflict(
-        event_id=event.event_id, flow_id=event.flow_id,
-        stored_sha256=stored.hex(), offered_sha256=event.sha256.hex(),
-    )  # fmt: skip
-
-
 def _insert_each(connection: Connection, new: Sequence[Event]) -> int:
     if len(new) == 1:
         # One statement is atomic by itself; a savepoint would double the round trips.
@@ -223,42 +165,34 @@ def _insert_each(connection: Connection, new: Sequence[Event]) -> int:
 def _insert(connection: Connection, event: Event) -> int:
     if sql.insert(connection, event):
         return 1
-    stored = sql.stored_hashes(connection, [_key(event)])
-    _unstored([event], stored)
+    stored = sql.stored_hashes(connection, [key(event)])
+    unstored([event], stored)
     return 0
 
 
-def _copy_all(connection: Connection, new: Sequence[Event]) -> int:
-    """COPY, hoping that all are new; where some are not, drop those and COPY the rest.
+def _copy_all(connection: Connection, new: Taken) -> int:
+    """COPY, hoping that all are new and good; where some are stored, COPY the others.
 
-    Each round ends, or finds at least one more event stored by somebody else meanwhile.
+    The first COPY checks each event while the server stores those before it; a refusal takes
+    it back. Each further round ends, or finds at least one more event stored by somebody else
+    meanwhile.
     """
-    remaining: Sequence[Event] = new
-    while remaining:
+    coming: Iterable[Event] = new if not new.events else new.events
+    while True:
         try:
             with connection.begin_nested():
-                sql.copy(connection, remaining)
+                sql.copy(connection, coming)
             break
         except psycopg.errors.UniqueViolation as error:
-            stored = sql.stored_hashes(connection, [_key(event) for event in remaining])
-            left = _unstored(remaining, stored)
-            if len(left) == len(remaining):
+            remaining = new.all() if coming is new else list(coming)
+            stored = sql.stored_hashes(connection, [key(event) for event in remaining])
+            coming = unstored(remaining, stored)
+            if len(coming) == len(remaining):
                 # Under REPEATABLE READ the other writer's commit stays invisible.
                 raise DatabaseUnavailable(
                     "another transaction appended some of these events meanwhile",
                     hint="Roll back and append again.",
                 ) from error
-            remaining = left
-    return len(remaining)
-
-
-def _unstored(offered: Sequence[Event], stored: Mapping[Key, bytes]) -> list[Event]:
-    """Those of ``offered`` that are not stored; stored with other content is a conflict."""
-    left = []
-    for event in offered:
-        sha256 = stored.get(_key(event))
-        if sha256 is None:
-            left.append(event)
-        elif bytes(sha256) != event.sha256:
-            raise _conflict(event, bytes(sha256))
-    return left
+            if not coming:
+                return 0
+    return len(new.events if coming is new else list(coming))

@@ -14,15 +14,12 @@ import argparse
 import platform
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
+from servers import REGION, SECRET, s3_server
 from sqlalchemy import Engine, text
 
 from auditstore import EventRepository, streams
@@ -36,38 +33,13 @@ from exporters.daemon import Daemon
 from exporters.once import export_once
 from exporters.stores import open_store
 
-SECRET = {"access_key_id": "bench", "secret_access_key": "bench"}
 PORT = 5931
-
-
-@contextmanager
-def s3_server() -> Iterator[str]:
-    """A moto server with the bucket ``bench``."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(PORT)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        endpoint = f"http://127.0.0.1:{PORT}"
-        client = boto3.client(
-            "s3", endpoint_url=endpoint, aws_access_key_id="bench",
-            aws_secret_access_key="bench", region_name="us-east-1",
-        )  # fmt: skip
-        for _ in range(200):
-            try:
-                client.create_bucket(Bucket="bench")
-                break
-            except Exception:  # noqa: BLE001  # whatever it says while it starts
-                time.sleep(0.1)
-        try:
-            yield endpoint
-        finally:
-            process.terminate()
 
 
 def opener(stream: Stream) -> ObjectStore:
     """The stream's store, with the local server's key for S3."""
     if stream.destination.scheme == "s3":
-        return open_store(stream.destination, region="us-east-1", secret=SECRET, options={})
+        return open_store(stream.destination, region=REGION, secret=SECRET, options={})
     return open_store(stream.destination)
 
 
@@ -141,7 +113,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         start_embedded(Path(folder) / "pg") as server,
-        s3_server() as endpoint,
+        s3_server(PORT) as endpoint,
     ):
         migrate(server.url)
         engine = create_engine(server.url, pool_size=20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -17,6 +18,8 @@ from auditstore.sql import server
 from auditstore.sql.events import TailRow
 from auditstore.streams import Limits, Stream
 from exporters.encoding import ENCODERS
+
+_HOUR: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +52,30 @@ def cut(
     has not ended is due when its oldest event is ``max_delay`` old, or its hour is over, or
     with ``flush``. An event larger than the limit makes a file of its own.
     """
+    max_bytes, max_events = limits.max_bytes, limits.max_events
     count = size = first = last = 0
-    earliest = latest = now
-    for row in rows:
-        line = row.size_bytes + 1
+    earliest = latest = hour_begins = hour_ends = now
+    # Every waiting event passes here while its stream is locked, so nothing is worked out twice.
+    for position, size_bytes, recorded_at in rows:
         if not count:
-            first, earliest, latest = row.position, row.recorded_at, row.recorded_at
-        elif size + line > limits.max_bytes or _hour(row.recorded_at) != _hour(earliest):
+            first, earliest, latest = position, recorded_at, recorded_at
+            hour_begins = _hour(recorded_at)
+            hour_ends = hour_begins + _HOUR
+        elif size + size_bytes >= max_bytes or not hour_begins <= recorded_at < hour_ends:
             break
-        count, size, last = count + 1, size + line, row.position
-        earliest, latest = min(earliest, row.recorded_at), max(latest, row.recorded_at)
-        if count >= limits.max_events or size >= limits.max_bytes:
+        count, size, last = count + 1, size + size_bytes + 1, position
+        if recorded_at < earliest:
+            earliest = recorded_at
+        elif recorded_at > latest:
+            latest = recorded_at
+        if count >= max_events or size >= max_bytes:
             break
     else:
         if not count:
             return None
         due_at = earliest + timedelta(seconds=limits.max_delay)
-        if not flush and now < due_at and _hour(now) == _hour(earliest):
-            due_at = min(due_at, _hour(earliest) + timedelta(hours=1))
+        if not flush and now < due_at and hour_begins <= now < hour_ends:
+            due_at = min(due_at, hour_ends)
             return NotDue((due_at - now).total_seconds())
     return Batch(first, last, count, size, earliest, latest)
 

@@ -43,6 +43,9 @@ log = structlog.get_logger("exporter")
 #: Opens the store of a stream, with the credential that the connection's database keeps.
 StoreOpener = Callable[[Connection, Stream], ObjectStore]
 
+#: Sealing and recording lock the stream. An exporter that is paused, or whose machine is gone, in
+#: the midst of one keeps the others from that stream for so long (seconds), and no longer.
+LONGEST_IDLE: Final = 15.0
 _FIRST_RETRY: Final = 0.5
 _LONGEST_RETRY: Final = 60.0
 # How often a blocked stream asks again by itself; after a change it does so at once.

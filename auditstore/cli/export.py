@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from auditstore import streams
+from auditstore import database, streams
 from auditstore.cli.context import Session
 from auditstore.cli.display import Column, Row, busy, listing, plain, show, write_json
 from auditstore.cli.logs import LOG_FORMATS, LogFormat
@@ -71,14 +71,22 @@ def once(ctx: click.Context, /, *, stream_ids: tuple[int, ...], as_json: bool) -
     what could not be delivered waits for the next time. A daemon may run meanwhile.
     """
     from exporters.once import export_once  # noqa: PLC0415  # the composition root
+    from exporters.worker import LONGEST_IDLE  # noqa: PLC0415  # as above
 
     session: Session = ctx.obj
     _check(session, stream_ids)
     _quiet()
-    with busy("Delivering"):
-        result = export_once(
-            session.engine, store_opener(session.vault), stream_ids=stream_ids or None
-        )
+    engine = database.create_engine(
+        session.database_url,
+        application_name="auditstore export once",
+        longest_idle=LONGEST_IDLE,
+        hide_parameters=True,
+    )
+    try:
+        with busy("Delivering"):
+            result = export_once(engine, store_opener(session.vault), stream_ids=stream_ids or None)
+    finally:
+        engine.dispose()
     if as_json:
         write_json({
             "streams": [

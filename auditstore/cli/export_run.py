@@ -23,6 +23,7 @@ from auditstore.settings import ListenAddress
 from exporters.daemon import Daemon, DaemonConfig
 from exporters.observer import UNOBSERVED
 from exporters.tasks import Lanes
+from exporters.worker import LONGEST_IDLE
 
 if TYPE_CHECKING:
     from exporters.monitor import Monitor
@@ -33,9 +34,6 @@ _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
 # From the signal to the end of the process, whatever hangs: uploads have 8 of these.
 _LEAVE_AFTER: Final = 9.5
-# Sealing and recording lock the stream. A daemon that is paused, or whose machine is gone, in
-# the midst of one keeps the others from that stream for so long, and no longer.
-_LONGEST_IDLE: Final = 15.0
 
 
 def run_daemon(
@@ -56,7 +54,7 @@ def run_daemon(
     engine = database.create_engine(
         session.database_url,
         application_name="auditstore exporter",
-        longest_idle=_LONGEST_IDLE,
+        longest_idle=LONGEST_IDLE,
         # Statements appear in errors without their values.
         hide_parameters=True,
         pool_size=config.connections,

@@ -10,6 +10,7 @@ from auditstore.cli.stores import store_opener
 from auditstore.reconciliation.results import ResultSink
 from exporters.hooks import Hooks
 from exporters.reconciling import Reconciling, ReconcilingConfig
+from exporters.worker import LONGEST_IDLE
 
 # Hooks that were begun are waited for so long; the process leaves in any case.
 _HOOKS_S: Final = 1.0
@@ -23,6 +24,8 @@ class Beside:
         self._engine = database.create_engine(
             session.database_url,
             application_name="auditstore reconciliation",
+            # One that is paused while it chooses what to run keeps the others from choosing.
+            longest_idle=LONGEST_IDLE,
             hide_parameters=True,
             pool_size=config.connections,
             max_overflow=config.hanging,

@@ -57,6 +57,27 @@ def test_once_delivers_what_is_there(cli: CommandLine, engine: sa.Engine, tmp_pa
     assert delivered(tmp_path / "a") == sent
 
 
+def test_once_keeps_no_stream_locked_when_it_is_cut_off(
+    cli: CommandLine, engine: sa.Engine, tmp_path: Path
+) -> None:
+    """The server would end its transaction after 15 seconds without a word, as the daemon's."""
+    add_folder(cli, tmp_path / "a")
+    append(engine, range(3))
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "CREATE FUNCTION note_limit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " INSERT INTO limits VALUES (current_setting('idle_in_transaction_session_timeout'));"
+            " RETURN NEW; END $$"))  # fmt: skip
+        connection.execute(sa.text("CREATE TABLE limits (value text)"))
+        connection.execute(sa.text(
+            "CREATE TRIGGER note_limit BEFORE INSERT OR UPDATE ON auditstore.files"
+            " FOR EACH ROW EXECUTE FUNCTION note_limit()"))  # fmt: skip
+    cli.run("export", "once")
+    with engine.connect() as connection:
+        sealed_and_recorded = connection.execute(sa.text("SELECT value FROM limits")).scalars()
+        assert list(sealed_and_recorded) == ["15s", "15s"]
+
+
 def test_once_has_nothing_to_do_the_second_time(
     cli: CommandLine, engine: sa.Engine, tmp_path: Path
 ) -> None:

@@ -105,7 +105,7 @@ def test_a_full_file_does_not_depend_on_what_comes_later(
     if not ends_by_itself:
         return
     shift = rows[-1].position
-    later = [replace(each, position=each.position + shift) for each in more]
+    later = [each._replace(position=each.position + shift) for each in more]
     for now in (rows[0].recorded_at, LATER):
         for flush in (False, True):
             assert cut([*rows, *later], limits, now=now, flush=flush) == batch

@@ -207,7 +207,7 @@ def main() -> None:
     export_run.DaemonConfig = partial(  # type: ignore[misc,assignment]  # the tests' intervals
         DaemonConfig, tick=0.02, recheck=0.05, lease_ttl=task["lease_ttl"], grace=task["grace"]
     )
-    export_run._LONGEST_IDLE = task["longest_idle"]  # type: ignore[misc]  # as above
+    export_run.LONGEST_IDLE = task["longest_idle"]  # type: ignore[misc]  # as above
     threading.Thread(target=_leave_with_the_test, daemon=True).start()
     export_run.run_daemon(Session(), workers=6, log_format="console")
 

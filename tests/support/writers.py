@@ -187,6 +187,7 @@ class Writers:
 
     def _prepare(self, chance: random.Random, flow: str) -> None:
         """Prepare a transaction; another session ends it some time later."""
+        self._end_a_forgotten_one()
         with self._lock:
             full = len(self._prepared) >= _PREPARED_AT_ONCE
         if not full:
@@ -205,6 +206,30 @@ class Writers:
         if full or chance.random() < 0.7:
             time.sleep(chance.uniform(0.0, 0.4) * self._holds)
             self._finish_prepared(chance)
+
+    def _end_a_forgotten_one(self) -> None:
+        """Commit one whose answer was lost, if it is there: it would hold the fence for ever.
+
+        One that is not there may still come, or was ended; what became of it is asked later.
+        """
+        with self._lock:
+            if not self._unsure_prepared:
+                return
+            gid, flow, snapshots = self._unsure_prepared.pop(0)
+        unsettled = True
+        try:
+            with self._engine.connect() as connection:
+                there = connection.execute(
+                    sa.text("SELECT true FROM pg_prepared_xacts WHERE gid = :gid"), {"gid": gid}
+                ).scalar()
+            if there:
+                self._autocommit(f"COMMIT PREPARED '{gid}'")
+                self._remember(flow, snapshots)
+                unsettled = False
+        finally:
+            if unsettled:
+                with self._lock:
+                    self._unsure_prepared.append((gid, flow, snapshots))
 
     def _finish_prepared(self, chance: random.Random) -> None:
         with self._lock:
