@@ -97,6 +97,11 @@ def _figures(summary: Summary) -> Iterator[str]:
             f"ledger   files {summary.first_sequence} to {summary.last_sequence}, "
             f"head {summary.head_sequence} {summary.head_hash}"
         )
+    if summary.verified_before:
+        yield (
+            f"before   files 1 to {summary.verified_before} were compared by earlier runs; of "
+            "them only some are compared again here"
+        )
     yield (
         f"files    {summary.files_expected} expected, {summary.files_found} found, "
         f"{summary.files_matched} matched"

@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 
 SCHEMA: Final = "auditstore"
 
@@ -102,6 +102,9 @@ streams = Table(
     Column("max_bytes", BigInteger, nullable=False),
     Column("max_events", Integer, nullable=False),
     Column("max_delay", Float, nullable=False),
+    # When its reconciliations are due, by level: a cron expression in UTC, or off.
+    Column("reconcile_files", Text, nullable=False, server_default=text("'0 * * * *'")),
+    Column("reconcile_events", Text, nullable=False, server_default=text("'0 3 * * *'")),
     Column("enabled", Boolean, nullable=False),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("changed_at", _TIME, nullable=False, server_default=_NOW),
@@ -280,4 +283,56 @@ imported_events = Table(
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("import_id", BigInteger, ForeignKey(imports.c.import_id), nullable=False),
     Index("imported_events_import_idx", "import_id", "position"),
+)
+
+# Up to where each stream was compared, at each level.
+verified = Table(
+    "verified",
+    metadata,
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("level", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    # The ledger's head at that file: whoever rewrites what came before changes it.
+    Column("row_hash", LargeBinary, nullable=False),
+    Column("verified_at", _TIME, nullable=False),
+    # The files up to there that were not clean.
+    Column("unclean", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+    # The last file that was read again as a sample.
+    Column("sampled_sequence", BigInteger, nullable=False, server_default=text("0")),
+    # When the whole listing was looked at last; NULL asks for it at the next run.
+    Column("looked_at", _TIME),
+    # Of two runs at once, the later to end does not undo what the other has written.
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    PrimaryKeyConstraint("stream_id", "level"),
+    CheckConstraint("level IN ('files', 'events')", name="verified_level_check"),
+    CheckConstraint("sequence > 0 AND sampled_sequence >= 0", name="verified_sequence_check"),
+)
+
+# When the next run of each stream is due, at each level, and what came of the last.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("level", Text, nullable=False),
+    # The setting that `next_run_at` follows from.
+    Column("cron", Text, nullable=False),
+    Column("next_run_at", _TIME),
+    Column("lease_owner", Text),
+    Column("lease_until", _TIME),
+    Column("began_at", _TIME),
+    Column("ended_at", _TIME),
+    Column("result", Text),
+    # How many of each kind.
+    Column("differences", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("seconds", Float),
+    Column("files", BigInteger),
+    Column("error_code", Text),
+    Column("error_cause", Text),
+    Column("error_hint", Text),
+    PrimaryKeyConstraint("stream_id", "level"),
+    CheckConstraint("level IN ('files', 'events')", name="schedules_level_check"),
+    CheckConstraint(
+        "result IN ('reconciled', 'differences', 'not compared')", name="schedules_result_check"
+    ),
+    Index("schedules_due_idx", "next_run_at"),
 )

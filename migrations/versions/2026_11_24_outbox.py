@@ -210,6 +210,8 @@ CREATE TABLE auditstore.streams (
     max_bytes           bigint NOT NULL,
     max_events          integer NOT NULL,
     max_delay           double precision NOT NULL,
+    reconcile_files     text NOT NULL DEFAULT '0 * * * *',
+    reconcile_events    text NOT NULL DEFAULT '0 3 * * *',
     enabled             boolean NOT NULL,
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -429,6 +431,45 @@ CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.imported_events
 IMPORTS_GRANTS = {
     "auditstore_exporter": "GRANT SELECT ON auditstore.imports, auditstore.imported_events TO auditstore_exporter",
 }
+# What was verified, so that a run costs what is new; and when the next run of each stream is due.
+RECONCILING = """
+CREATE TABLE auditstore.verified (
+    stream_id         bigint NOT NULL REFERENCES auditstore.streams,
+    level             text NOT NULL,
+    sequence          bigint NOT NULL,
+    row_hash          bytea NOT NULL,
+    verified_at       timestamptz NOT NULL,
+    unclean           bigint[] NOT NULL DEFAULT '{}',
+    sampled_sequence  bigint NOT NULL DEFAULT 0,
+    looked_at         timestamptz,
+    version           bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (stream_id, level),
+    CONSTRAINT verified_level_check CHECK (level IN ('files', 'events')),
+    CONSTRAINT verified_sequence_check CHECK (sequence > 0 AND sampled_sequence >= 0)
+);
+
+CREATE TABLE auditstore.schedules (
+    stream_id    bigint NOT NULL REFERENCES auditstore.streams,
+    level        text NOT NULL,
+    cron         text NOT NULL,
+    next_run_at  timestamptz,
+    lease_owner  text,
+    lease_until  timestamptz,
+    began_at     timestamptz,
+    ended_at     timestamptz,
+    result       text,
+    differences  jsonb NOT NULL DEFAULT '{}',
+    seconds      double precision,
+    files        bigint,
+    error_code   text,
+    error_cause  text,
+    error_hint   text,
+    PRIMARY KEY (stream_id, level),
+    CONSTRAINT schedules_level_check CHECK (level IN ('files', 'events')),
+    CONSTRAINT schedules_result_check CHECK (result IN ('reconciled', 'differences', 'not compared'))
+);
+CREATE INDEX schedules_due_idx ON auditstore.schedules (next_run_at);
+"""
 
 REVOKES = """
 REVOKE ALL ON FUNCTION auditstore.refuse_change() FROM PUBLIC;
@@ -462,6 +503,8 @@ GRANTS = {
                       state, state_code, state_cause, state_hint, state_since, attempts, next_try_at,
                       lease_owner, lease_until) ON auditstore.streams TO auditstore_exporter;
         GRANT INSERT, UPDATE, DELETE ON auditstore.daemons TO auditstore_exporter;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON auditstore.verified TO auditstore_exporter;
+        GRANT SELECT, INSERT, UPDATE ON auditstore.schedules TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.last_position() TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.open_writers() TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) TO auditstore_exporter;
@@ -490,6 +533,7 @@ def upgrade() -> None:
     op.execute(STATE_RECORD)
     op.execute(LEDGER_GUARD)
     op.execute(IMPORTS)
+    op.execute(RECONCILING)
     op.execute(REVOKES)
     for role, purpose in ROLES.items():
         if make_role(role, purpose):

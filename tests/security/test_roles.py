@@ -55,13 +55,16 @@ MATRIX = {
         (EXPORTER, "table", name, "SELECT")
         for name in (
             "events", "streams", "stream_intervals", "files", "credentials", "changes", "daemons",
-            "state_changes", "alembic_version", "imports", "imported_events",
+            "state_changes", "alembic_version", "imports", "imported_events", "verified",
+            "schedules",
         )
     ),
     *((EXPORTER, "column", f"files.{name}", "INSERT") for name in SEALED),
     *((EXPORTER, "column", f"files.{name}", "UPDATE") for name in DELIVERED),
     *((EXPORTER, "column", f"streams.{name}", "UPDATE") for name in MARKS),
     *((EXPORTER, "table", "daemons", each) for each in ("INSERT", "UPDATE", "DELETE")),
+    *((EXPORTER, "table", "verified", each) for each in ("INSERT", "UPDATE", "DELETE")),
+    *((EXPORTER, "table", "schedules", each) for each in ("INSERT", "UPDATE")),
     (EXPORTER, "function", "last_position", "EXECUTE"),
     (EXPORTER, "function", "make_partitions", "EXECUTE"),
     (EXPORTER, "function", "open_writers", "EXECUTE"),
