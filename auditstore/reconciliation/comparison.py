@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from auditstore.layout import join
 from auditstore.objects import ObjectStore
+from auditstore.reconciliation.counting import Counting
 from auditstore.reconciliation.due import note_undelivered, note_waiting
 from auditstore.reconciliation.files import compare_file
 from auditstore.reconciliation.findings import Finding
@@ -35,13 +36,17 @@ def compare_stream(
     restore: Callable[[ObjectStore], Restore] | None = None,
     progress: Progress = _SILENT,
     clock: Callable[[], float] = time.monotonic,
+    dry_run: bool = False,
+    pattern: bool = False,
 ) -> Summary:
     """Compare one stream's outbox, ledger and store; each finding goes to ``report`` at once.
 
     ``open_store`` is called if there is anything to compare, and what it opens is closed.
     With ``restore`` each missing file is put back as it is found. Raises the store's and the
     database's errors if the comparison could not be brought to its end; the findings reported
-    by then are true, and not all. ``clock`` counts seconds.
+    by then are true, and not all. ``clock`` counts seconds. ``dry_run`` says that what
+    ``restore`` gives writes nothing. ``pattern`` asks for the counts by hour, type and outcome and
+    the delays of delivery too, which costs a look at each event's row.
     """
     began = clock()
     with translated():
@@ -51,7 +56,11 @@ def compare_stream(
             store = open_store()
             try:
                 restorer = None if restore is None else restore(store)
-                _compare(engine, store, scope, view, Recorder(summary, report), progress, restorer)
+                recorder = Recorder(summary, report, view.stream.destination)
+                _compare(
+                    engine, store, scope, view, recorder, progress, restorer,
+                    dry_run=dry_run, pattern=pattern,
+                )  # fmt: skip
             finally:
                 store.close()
     summary.seconds = clock() - began
@@ -66,13 +75,21 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
     recorder: Recorder,
     progress: Progress,
     restore: Restore | None,
+    *,
+    dry_run: bool,
+    pattern: bool,
 ) -> None:
     prefix = view.stream.destination.prefix
     with temporary_database() as database:
         inventory = Inventory.of(database, store.list(join(prefix, "") if prefix else ""), progress)
         recorder.summary.objects_listed = len(inventory)
-        job = Job(engine, store, scope, view, inventory, database, recorder, progress, restore)
+        counting = Counting(engine, view.stream.flow_id, database, active=pattern)
+        job = Job(
+            engine, store, scope, view, inventory, database, recorder, progress, restore,
+            counting, dry_run,
+        )  # fmt: skip
         _compare_files(job)
+        recorder.summary.pattern = counting.result()
         note_waiting(job)
         compare_unknown(job)
 
