@@ -183,3 +183,12 @@ class HistoryLost(AuditStoreError):
     """The database forgot something that was exported already. The stream halts."""
 
     code = "history-lost"
+
+
+# --- reconciling ------------------------------------------------------------------
+
+
+class ReportDamaged(AuditStoreError):
+    """A reconciliation's report is not what its own hash says."""
+
+    code = "report-damaged"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -28,8 +28,8 @@ CREATE TABLE IF NOT EXISTS tallies (
     PRIMARY KEY (hour, type, outcome)
 ) WITHOUT ROWID
 """
-#: How rows (hour, type, outcome, expected, found, matched) are added.
-ADD: Final = (
+_ADD: Final = (
+    "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (hour, type, outcome) DO UPDATE SET expected = expected + excluded.expected,"
     " found = found + excluded.found, matched = matched + excluded.matched"
 )
@@ -78,7 +78,7 @@ class Counting:
         """Events that were seen one by one."""
         if self.active:
             self._database.executemany(
-                "INSERT INTO tallies VALUES (?, ?, ?, ?, ?, ?)" + ADD,
+                _ADD,
                 (
                     (hour, kind or "", outcome or "", each.expected, each.found, each.matched)
                     for (hour, kind, outcome), each in tallies.items()
@@ -134,15 +134,15 @@ class Counting:
         rows = self._database.execute(f"{statement} LIMIT {most}").fetchall()
         (count,) = self._database.execute(f"SELECT count(*) FROM ({statement})").fetchone()  # noqa: S608  # constant
         return tuple(
-            Sort(kind or None, outcome or None, Tally(*tally), None if hour is None else hour * 3600)
+            Sort(
+                kind or None, outcome or None, Tally(*tally), None if hour is None else hour * 3600
+            )
             for hour, kind, outcome, *tally in rows
         ), count - len(rows)
 
     def _periods(self) -> tuple[Step, tuple[Period, ...]]:
         (hours,) = self._database.execute("SELECT count(DISTINCT hour) FROM tallies").fetchone()
-        (days,) = self._database.execute(
-            "SELECT count(DISTINCT hour / 24) FROM tallies"
-        ).fetchone()
+        (days,) = self._database.execute("SELECT count(DISTINCT hour / 24) FROM tallies").fetchone()
         step: Step = "hour"
         if hours > MOST_PERIODS:
             step = "day" if days <= MOST_PERIODS else "month"
@@ -159,11 +159,3 @@ class Counting:
 def hour_of(moment: datetime) -> int:
     """The hour since the epoch."""
     return int(moment.timestamp()) // 3600
-
-
-def counted(keys: Iterable[Key], tally: Tally) -> dict[Key, Tally]:
-    """``tally`` for each of the keys, those that repeat added up."""
-    found: dict[Key, Tally] = {}
-    for key in keys:
-        found[key] = found.get(key, Tally()) + tally
-    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import orjson
@@ -26,20 +26,27 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """One field: its path, what became of it, and both sides as the kind or the value."""
+    """One field: its path, what became of it, and what kind of value each side has.
+
+    The values themselves, as JSON, are ``None`` unless they were asked for.
+    """
 
     path: str
     change: Literal["changed", "added", "removed"]
     expected: str | None
     found: str | None
+    expected_value: str | None = None
+    found_value: str | None = None
 
     def __str__(self) -> str:
         """In words."""
+        before = self.expected_value or self.expected
+        after = self.found_value or self.found
         if self.change == "added":
-            return f"{self.path} added ({self.found})"
+            return f"{self.path} added ({after})"
         if self.change == "removed":
-            return f"{self.path} removed ({self.expected})"
-        return f"{self.path} changed ({self.expected} to {self.found})"
+            return f"{self.path} removed ({before})"
+        return f"{self.path} changed ({before} to {after})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +64,17 @@ class Differences:
         more = f"; and {self.left_out} more" if self.left_out else ""
         return "; ".join(map(str, self.changes)) + more
 
+    def masked(self) -> Differences:
+        """The same without any value."""
+        changes = (replace(each, expected_value=None, found_value=None) for each in self.changes)
+        return replace(self, changes=tuple(changes))
+
 
 def differences(expected: bytes, found: bytes, *, values: bool = False) -> Differences:
     """Compare two snapshots; paths are like ``vars.lead.email`` and ``transactions[0].ms``.
 
-    Items of an array are compared by their index. With ``values`` the two sides are told, cut off
-    after 200 characters, instead of what kind they are.
+    Items of an array are compared by their index. With ``values`` the two sides are told too, cut
+    off after 200 characters.
     """
     if max(len(expected), len(found)) > _LARGEST:
         return Differences(note="the snapshots are too large to be taken apart")
@@ -72,12 +84,11 @@ def differences(expected: bytes, found: bytes, *, values: bool = False) -> Diffe
         return Differences(note="one of the snapshots cannot be taken apart")
     shown: list[FieldChange] = []
     left_out = 0
-    tell = _value if values else _kind
     for path, one, other in _walk(*sides):
         if len(shown) == SHOWN:
             left_out += 1
         else:
-            shown.append(_change(path, one, other, tell))
+            shown.append(_change(path, one, other, values=values))
     if not shown:
         return Differences(note="only the spelling differs: white space, order or repeated names")
     return Differences(tuple(shown), left_out)
@@ -123,16 +134,18 @@ def _item(items: list[Any], index: int) -> Any:
     return items[index] if index < len(items) else _ABSENT
 
 
-def _change(path: str, one: Any, other: Any, tell: Any) -> FieldChange:
-    path = _cut(path or "(the whole snapshot)", _LONGEST_PATH)
-    if one is _ABSENT:
-        return FieldChange(path, "added", None, tell(other))
-    if other is _ABSENT:
-        return FieldChange(path, "removed", tell(one), None)
-    return FieldChange(path, "changed", tell(one), tell(other))
+def _change(path: str, one: Any, other: Any, *, values: bool) -> FieldChange:
+    return FieldChange(
+        _cut(path or "(the whole snapshot)", _LONGEST_PATH),
+        "added" if one is _ABSENT else "removed" if other is _ABSENT else "changed",
+        _kind(one), _kind(other),
+        _value(one) if values else None, _value(other) if values else None,
+    )  # fmt: skip
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Any) -> str | None:
+    if value is _ABSENT:
+        return None
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -141,8 +154,8 @@ def _kind(value: Any) -> str:
     return names[type(value)]
 
 
-def _value(value: Any) -> str:
-    return _cut(json.dumps(value, ensure_ascii=False), _LONGEST_VALUE)
+def _value(value: Any) -> str | None:
+    return None if value is _ABSENT else _cut(json.dumps(value, ensure_ascii=False), _LONGEST_VALUE)
 
 
 def _cut(text: str, longest: int) -> str:

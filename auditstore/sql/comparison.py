@@ -66,9 +66,7 @@ def entries(
 
 def entries_by_id(connection: Connection, flow_id: str, event_ids: Sequence[str]) -> list[Entry]:
     """Those of the events that are stored, in no promised order."""
-    statement = select(*_ENTRY).where(
-        events.c.flow_id == flow_id, events.c.event_id.in_(event_ids)
-    )
+    statement = select(*_ENTRY).where(events.c.flow_id == flow_id, events.c.event_id.in_(event_ids))
     return [_entry(row, intact=None) for row in connection.execute(statement)]
 
 
