@@ -132,11 +132,15 @@ class Explanation:
         An event that the outbox does not have in this file has the hour of its id.
         """
         for event_id, hour, kind, outcome, found, matched in self._database.execute(
-            "SELECT min(l.event_id), e.hour, l.type, l.outcome, count(*), count(m.position)"  # noqa: S608  # constant
+            "SELECT min(l.event_id), e.hour,"  # noqa: S608  # constant
+            # What the store would refuse says only which event it is.
+            " CASE WHEN l.reason = '' THEN l.type ELSE e.type END AS kind,"
+            " CASE WHEN l.reason = '' THEN l.outcome ELSE e.outcome END AS outcome,"
+            " count(*), count(m.position)"
             " FROM lines l LEFT JOIN entries e ON e.event_id = l.event_id"
             f" LEFT JOIN ({_MATCHES}) m ON m.number = l.number"
             " WHERE l.event_id IS NOT NULL"
-            " GROUP BY l.type, l.outcome, e.hour, CASE WHEN e.hour IS NULL THEN l.event_id END"
+            " GROUP BY 3, 4, e.hour, CASE WHEN e.hour IS NULL THEN l.event_id END"
         ):
             when = hour_of(id_time(event_id)) if hour is None else hour
             self._job.counting.add({(when, kind, outcome): Tally(0, found, matched)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from auditstore.reconciliation.findings import Finding, Kind
@@ -13,6 +13,8 @@ from auditstore.reconciliation.summary import Summary
 #: How many findings of each kind are shown.
 SHOWN: Final = 50
 _SHOWN_HOURS: Final = 10
+# Below so many milliseconds a delay is told in this unit.
+_UNITS: Final = ((120_000, 1000, "s"), (7_200_000, 60_000, "min"), (172_800_000, 3_600_000, "h"))
 
 
 class TextReport:
@@ -168,9 +170,10 @@ def seconds(milliseconds: int) -> str:
     """How long, in the unit that suits."""
     if milliseconds < 1000:
         return f"{milliseconds} ms"
-    if milliseconds < 120_000:
-        return f"{milliseconds / 1000:.1f} s"
-    return str(timedelta(seconds=round(milliseconds / 1000)))
+    for below, unit, name in _UNITS:
+        if milliseconds < below:
+            return f"{milliseconds / unit:.1f} {name}"
+    return f"{milliseconds / 86_400_000:.1f} days"
 
 
 def _place(finding: Finding) -> str:
