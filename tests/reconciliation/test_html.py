@@ -18,7 +18,9 @@ from auditstore.reconciliation.html import render
 from auditstore.reconciliation.patterns import Pattern, Period, Sort, Tally, delay
 from auditstore.reconciliation.report_file import read_report
 
-HOSTILE = "</pre></style></title><script>alert(1)</script><img src=//x onerror=a>\"'&{{7*7}}\u202e\x1b"
+HOSTILE = (
+    "</pre></style></title><script>alert(1)</script><img src=//x onerror=a>\"'&{{7*7}}\u202e\x1b"
+)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 VOID = {"meta", "br", "img", "link", "input"}
 

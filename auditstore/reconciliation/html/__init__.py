@@ -44,13 +44,13 @@ def render(values: Mapping[str, Any]) -> str:
         loader=PackageLoader("auditstore.reconciliation.html", ""),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters.update(
         number=wording.number, moment=wording.moment, hour=moment, words=wording.words,
-        visible=wording.visible,
     )  # fmt: skip
     body = {name: value for name, value in values.items() if name != "sha256"}
     style = files("auditstore.reconciliation.html").joinpath("report.css").read_text("utf-8")
@@ -62,3 +62,12 @@ def render(values: Mapping[str, Any]) -> str:
     )
     # What stands before the page defines its parts.
     return text.lstrip()
+
+
+def _shown(value: Any) -> Any:
+    """Applied to all that the template writes down, before it is escaped; its own parts are left."""
+    return (
+        wording.visible(value)
+        if isinstance(value, str) and not isinstance(value, Markup)
+        else value
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from unicodedata import category
 
 
 def number(count: float) -> str:
@@ -25,10 +26,14 @@ def words(name: str) -> str:
 
 
 def visible(text: str) -> str:
-    """JSON in which every unprintable character is an escape that means the same.
+    """The text with every character that a reader would not see as an escape.
 
-    Also what turns the direction of writing, and what a page's reader would never see.
+    What turns the direction of writing is among them. Spaces of any kind stay.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    return "".join(c if _is_seen(c) else json.dumps(c)[1:-1] for c in text)
+
+
+def _is_seen(character: str) -> bool:
+    return character.isprintable() or category(character) == "Zs"
