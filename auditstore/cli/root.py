@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "events": "Look at the events in the store.",
     "reconcile": "Compare the outbox, the ledger and the store.",
     "import": "Take in events of LeadConduit or a bucket.",
+    "report": "Reports of comparisons that were kept.",
     "demo": "See it all work, with nothing to prepare.",
 }
 
