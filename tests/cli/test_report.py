@@ -122,12 +122,17 @@ def test_the_hash_is_of_the_canonical_json(scene: Scene, run: Run, tmp_path: Pat
         file.write_text(altered)
         assert run("report", "verify", str(file)).exit_code == 2
     with scene.engine.connect() as connection:
-        same = "SELECT sha256 = sha256(convert_to(report::text, 'UTF8')) FROM auditstore.reconciliations"
-        assert connection.scalar(sa.text(same)) is True
+        same = connection.scalar(
+            sa.text(
+                "SELECT sha256 = sha256(convert_to(report::text, 'UTF8'))"
+                " FROM auditstore.reconciliations"
+            )
+        )
+    assert same is True
 
 
 def test_all_findings_have_one_hash(scene: Scene, run: Run) -> None:
-    """What is kept of few findings names all of them by the hash of their lines in the full JSON."""
+    """What is kept of a few findings names all by the hash of their lines in the full JSON."""
     for number in range(120):
         scene.vandal.write(f"stray-{number}.json", b"{}")
     full = json.loads(run("reconcile", "--format", "json").stdout)
