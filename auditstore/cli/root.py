@@ -22,9 +22,13 @@ COMMANDS: Final = {
     "doctor": "Find out what is wrong, and what to do next.",
     "events": "Look at the events in the store.",
     "reconcile": "Compare the outbox, the ledger and the store.",
+    "import": "Take in events of LeadConduit or a bucket.",
     "report": "Reports of comparisons that were kept.",
     "demo": "See it all work, with nothing to prepare.",
 }
+
+#: Where a command's name is a word of Python's own.
+_OBJECTS: Final = {"import": "import_"}
 
 
 class RootGroup(click.Group):
@@ -38,9 +42,10 @@ class RootGroup(click.Group):
         """The subcommand's object, or ``None`` where there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module = f"{__package__}.{cmd_name}"
+        name = _OBJECTS.get(cmd_name, cmd_name)
+        module = f"{__package__}.{name}"
         try:
-            command: click.Command = getattr(import_module(module), cmd_name)
+            command: click.Command = getattr(import_module(module), name)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise

@@ -23,7 +23,8 @@ class Summary:
     *files* the events of a file are counted as found and matched with it; at the level
     *events* each is read. ``intervals`` are the covered positions, from exclusive, to
     inclusive. Whoever keeps ``head_sequence`` and ``head_hash`` elsewhere can prove later that
-    the ledger up to there is still the same.
+    the ledger up to there is still the same. Of the files up to ``verified_before`` an earlier run
+    compared all, and this one only some again; it is 0 where this one compared all.
     """
 
     stream_id: int
@@ -36,6 +37,7 @@ class Summary:
     compared_at: datetime | None = None
     head_sequence: int = 0
     head_hash: str = ""
+    verified_before: int = 0
     files_expected: int = 0
     files_found: int = 0
     files_matched: int = 0
@@ -50,6 +52,9 @@ class Summary:
     repaired: int = 0
     pattern: Pattern | None = None
     seconds: float | None = None
+    # Of a comparison of two views: which, and how many events are equal but for their spelling.
+    views: str = ""
+    events_rewritten: int = 0
     error: AuditStoreError | None = None
 
     @property

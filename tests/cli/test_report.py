@@ -297,3 +297,29 @@ def test_who_may_not_keep_is_told_before_anything_is_compared(
     assert "--no-keep" in results[0].stderr
     assert results[1].exit_code == 1
     assert kept(scene.engine) == 0
+
+
+def test_other_views_are_reported_too(scene: Scene, run: Run, tmp_path: Path) -> None:
+    """Three views in one run: each comparison keeps its own findings, in every form and later."""
+    export = tmp_path / "export.ndjson"
+    export.write_bytes(b"\n".join(scene.lines(scene.files(1)[2])) + b"\n")
+    page = tmp_path / "views.html"
+    result = run(
+        "reconcile", "--source", str(export), "--against", "outbox", "--against", "cloud",
+        "--format", "html", "--output", str(page),
+    )  # fmt: skip
+    assert result.exit_code in {0, 1}, result.output
+
+    report = json.loads(run("report", "show", "1", "--format", "json").stdout)
+
+    assert report["views"]["against"] == ["cloud", "outbox"]
+    assert [each["comparison"] for each in report["streams"]] == list(
+        range(1, len(report["streams"]) + 1)
+    )
+    for stream in report["streams"]:
+        own = [each for each in report["findings"] if each["comparison"] == stream["comparison"]]
+        assert len(own) == sum(stream["counts"].values())
+    for name in {each["views"] for each in report["streams"] if each["views"]}:
+        assert name.partition(" (")[0].split("/")[-1] in page.read_text()
+    assert "is whole" in run("report", "verify", str(page)).stdout
+    assert "export" in run("report", "list").stdout
