@@ -185,6 +185,15 @@ class HistoryLost(AuditStoreError):
     code = "history-lost"
 
 
+# --- reconciling ------------------------------------------------------------------
+
+
+class ReportDamaged(AuditStoreError):
+    """A reconciliation's report is not what its own hash says."""
+
+    code = "report-damaged"
+
+
 # --- other views of the events ------------------------------------------------------
 
 
@@ -210,12 +219,3 @@ class LeadConduitChanged(AuditStoreError):
     """The Events API contradicts itself in the midst of a run: out of order, or repeated."""
 
     code = "leadconduit-changed"
-
-
-# --- reconciling ------------------------------------------------------------------
-
-
-class ReportDamaged(AuditStoreError):
-    """A reconciliation's report is not what its own hash says."""
-
-    code = "report-damaged"

@@ -79,6 +79,12 @@ _MEBIBYTE: Final = 1024 * 1024
     help="Write the report there; it is there only once it is complete.",
 )
 @click.option("--repair", is_flag=True, help="Put missing files back, then compare again.")
+@click.option(
+    "--show-values",
+    is_flag=True,
+    help="Show the values of fields that differ, too; they are people's data.",
+)
+@click.option("--no-keep", is_flag=True, help="Do not keep the report in the database.")
 @side_options
 @place_options
 @click.option(
@@ -91,12 +97,6 @@ _MEBIBYTE: Final = 1024 * 1024
     is_flag=True,
     help="With --incremental: forget what was verified before, and compare all.",
 )
-@click.option(
-    "--show-values",
-    is_flag=True,
-    help="Show the values of fields that differ, too; they are people's data.",
-)
-@click.option("--no-keep", is_flag=True, help="Do not keep the report in the database.")
 @click.pass_context
 def reconcile(
     ctx: click.Context,
@@ -110,10 +110,10 @@ def reconcile(
     form: ReportFormat,
     output: Path | None,
     repair: bool,
-    incremental: bool,
-    anew: bool,
     show_values: bool,
     no_keep: bool,
+    incremental: bool,
+    anew: bool,
     **given: Any,
 ) -> None:
     """Compare the outbox, the ledger and the store, for what the streams covered.
@@ -126,6 +126,8 @@ def reconcile(
     not be compared. Nothing is ever overwritten or deleted.
     """
     session: Session = ctx.obj
+    if show_values and form == "html":
+        raise click.UsageError("An HTML report never holds values: use another --format.")
     scope = Scope(level, since, until, values=show_values)
     if incremental and scope.is_bounded:
         raise click.UsageError("--incremental knows itself what is new: leave --since and --until.")
@@ -137,10 +139,10 @@ def reconcile(
             "--incremental compares outbox, ledger and store, and no other view."
         )
     compare = _Compare(incremental=incremental, anew=anew)
-    if show_values and form == "html":
-        raise click.UsageError("An HTML report never holds values: use another --format.")
-    how = "no" if not repair else "dry-run" if views.dry_run else "yes"
-    desk = ReportDesk.opened(session, scope, flow_id, stream_id, repair=how, keep=not no_keep)
+    how = "no" if not (repair or views.adopt) else "dry-run" if views.dry_run else "yes"
+    desk = ReportDesk.opened(
+        session, scope, views, flow_id, stream_id, repair=how, keep=not no_keep
+    )
     chosen = partial(_chosen, session, flow_id, stream_id)
     usual = chosen() if views.includes_usual else []
     last_rounds = []

@@ -7,6 +7,7 @@ from typing import Any
 
 from auditstore import database, streams
 from auditstore.cli.context import Session
+from auditstore.cli.reconcile_views import Views
 from auditstore.errors import AuditStoreError
 from auditstore.reconciliation import Scope, kept
 from auditstore.reconciliation.document import About, Document
@@ -30,6 +31,7 @@ class ReportDesk:
         cls,
         session: Session,
         scope: Scope,
+        views: Views,
         flow_id: str | None,
         stream_id: int | None,
         *,
@@ -52,6 +54,10 @@ class ReportDesk:
                 scope={
                     "level": scope.level, "since": scope.since, "until": scope.until,
                     "flow": flow_id, "stream": stream_id, "repair": repair,
+                    "views": None if views.is_usual else {
+                        "source": views.source, "against": list(views.against),
+                        "location": views.places.location, "adopt": views.adopt,
+                    },
                 },
             )  # fmt: skip
         return cls(session, Document(about), keep=keep)
@@ -100,7 +106,10 @@ def _version() -> str:
 
 def scope_in_words(scope: dict[str, Any]) -> str:
     """What was asked for, for a listing."""
+    views = scope["views"]
     parts = [f"level {scope['level']}"]
+    if views is not None:
+        parts = [f"{views['source']} against {views['location'] or ' and '.join(views['against'])}"]
     parts += [f"{name} {scope[name]}" for name in ("flow", "stream") if scope[name] is not None]
     parts += [f"{name} {scope[name]}" for name in ("since", "until") if scope[name] is not None]
     return ", ".join(parts)

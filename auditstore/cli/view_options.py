@@ -44,7 +44,8 @@ _SIDES: Final = (
         help="Append LeadConduit's events that the outbox lacks, then compare again.",
     ),
     click.option(
-        "--dry-run", is_flag=True, help="With --repair or --adopt: only say what would be done."
+        "--dry-run", is_flag=True,
+        help="With --adopt or --repair: say what would be done, and change nothing.",
     ),
 )  # fmt: skip
 

@@ -48,9 +48,9 @@ def compare_stream(
     With ``restore`` each missing file is put back as it is found. Raises the store's and the
     database's errors if the comparison could not be brought to its end; the findings reported
     by then are true, and not all. ``clock`` counts seconds. ``choose`` says which part to
-    compare; it is asked once the marks are known, and before anything is listed. ``dry_run``
-    says that what ``restore`` gives writes nothing. ``pattern`` asks for the counts by hour, type
-    and outcome and the delays of delivery too, which costs a look at each event's row.
+    compare; it is asked once the marks are known, and before anything is listed. ``dry_run`` says
+    that what ``restore`` gives writes nothing. ``pattern`` asks for the counts by hour, type and
+    outcome and the delays of delivery too, which costs a look at each event's row.
     """
     began = clock()
     with translated():
@@ -90,8 +90,8 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
         recorder.summary.objects_listed = len(inventory)
         counting = Counting(engine, view.stream.flow_id, database, active=pattern)
         job = Job(
-            engine, store, scope, view, inventory, database, recorder, progress, restore,
-            part, counting, dry_run,
+            engine, store, scope, view, inventory, database, recorder, progress, restore, part,
+            counting, dry_run,
         )  # fmt: skip
         if part.doubt is not None:
             note_other_ledger(job, part.doubt)

@@ -31,7 +31,8 @@ RESULTS: Final = {0: "reconciled", 1: "differences", 2: "not compared"}
 
 _SUMMED: Final = (
     "files_expected", "files_found", "files_matched", "events_expected", "events_found",
-    "events_matched", "objects_listed", "verification_objects", "bytes_read", "planned", "repaired",
+    "events_matched", "events_rewritten", "objects_listed", "verification_objects", "bytes_read",
+    "planned", "repaired",
 )  # fmt: skip
 
 
@@ -56,7 +57,7 @@ class Document:
         self.about = about
         self._frame: dict[str, Any] = {}
         self._findings: list[dict[str, Any]] = []
-        self._kept: Counter[tuple[int, int, Kind]] = Counter()
+        self._kept: Counter[tuple[int, Kind]] = Counter()
         self._digest = hashlib.sha256()
         self._total = 0
         self._streams: list[dict[str, Any]] = []
@@ -64,17 +65,22 @@ class Document:
 
     def finding(self, finding: Finding, comparison_round: int) -> None:
         """Kept if it is among the first of its kind; hashed and counted in any case."""
-        values = finding_values(finding, comparison_round, values=False)
+        values = finding_values(finding, comparison_round, self.comparison, values=False)
         self._digest.update(canonical(values) + b"\n")
         self._total += 1
-        kind = (comparison_round, finding.stream_id, finding.kind)
+        kind = (self.comparison, finding.kind)
         if self._kept[kind] < MOST_OF_A_KIND and len(self._findings) < MOST_FINDINGS:
             self._kept[kind] += 1
             self._findings.append(values)
 
+    @property
+    def comparison(self) -> int:
+        """The number, from 1, of the comparison that goes on: findings come before its summary."""
+        return len(self._streams) + 1
+
     def stream(self, summary: Summary, comparison_round: int) -> None:
-        """A stream's counts; there are two of one that was repaired."""
-        self._streams.append(stream_values(summary, comparison_round))
+        """A comparison's counts; there are two of one that was repaired."""
+        self._streams.append(stream_values(summary, comparison_round, self.comparison))
         self._rounds.append((comparison_round, summary))
 
     def values(self) -> dict[str, Any]:
@@ -109,7 +115,9 @@ class Document:
         )
 
 
-def finding_values(finding: Finding, comparison_round: int, *, values: bool) -> dict[str, Any]:
+def finding_values(
+    finding: Finding, comparison_round: int, comparison: int, *, values: bool
+) -> dict[str, Any]:
     """A finding as plain values; those of an event's fields only where they are asked for."""
     if finding.fields is not None and not values:
         finding = replace(finding, fields=finding.fields.masked())
@@ -119,16 +127,21 @@ def finding_values(finding: Finding, comparison_round: int, *, values: bool) -> 
             for name, value in asdict(finding).items()
         }
     )
-    found |= {"round": comparison_round, "difference": finding.kind.is_difference}
+    found |= {
+        "comparison": comparison,
+        "round": comparison_round,
+        "difference": finding.kind.is_difference,
+    }
     return found
 
 
-def stream_values(summary: Summary, comparison_round: int) -> dict[str, Any]:
+def stream_values(summary: Summary, comparison_round: int, comparison: int) -> dict[str, Any]:
     """A stream's counts as plain values."""
     error = summary.error
     # Without the error itself, which cannot be copied.
     values = asdict(replace(summary, error=None))
     values |= {
+        "comparison": comparison,
         "round": comparison_round,
         "result": summary.result,
         "differences": summary.differences,
@@ -148,8 +161,13 @@ def totals(rounds: Sequence[tuple[int, Summary]]) -> list[dict[str, Any]]:
     first = [summary for number, summary in rounds if number == 1]
     if all(number == 1 for number, _ in rounds):
         return [_total(first, 1)]
-    last = {summary.stream_id: summary for _, summary in rounds}
-    return [_total(first, 1), _total(list(last.values()), 2)]
+    last: list[Summary] = []
+    for number, summary in rounds:
+        # A second round stands in the place of the first, which it follows.
+        if number > 1:
+            last.pop()
+        last.append(summary)
+    return [_total(first, 1), _total(last, 2)]
 
 
 def _total(summaries: Sequence[Summary], number: int) -> dict[str, Any]:

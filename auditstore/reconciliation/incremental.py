@@ -67,9 +67,9 @@ def compare_increment(
     anew: bool = False,
     progress: Progress = _SILENT,
     clock: Callable[[], float] = time.monotonic,
+    values: bool = False,
     dry_run: bool = False,
     pattern: bool = False,
-    values: bool = False,
 ) -> Summary:
     """As :func:`compare_stream`, for what is new since the last call at this level.
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection
@@ -15,6 +15,8 @@ from auditstore.errors import DatabaseRefused, NotFound, ReportDamaged
 from auditstore.reconciliation.document import canonical
 from auditstore.sql import reconciliations as sql
 from auditstore.sql.reconciliations import KeptReport
+
+_SCOPE: Final = ("level", "since", "until", "flow", "stream", "views")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def keep(connection: Connection, values: Mapping[str, Any]) -> int:
         started_at=datetime.fromisoformat(values["started_at"]),
         ended_at=datetime.fromisoformat(values["ended_at"]),
         actor=values["actor"],
-        scope={name: values[name] for name in ("level", "since", "until", "flow", "stream")},
+        scope={name: values[name] for name in _SCOPE},
         result=values["result"],
         counts={kind: count for kind, count in last["counts"].items() if count},
         heads=[
@@ -52,7 +54,9 @@ def keep(connection: Connection, values: Mapping[str, Any]) -> int:
                 "sequence": each["head_sequence"],
                 "hash": each["head_hash"],
             }
-            for each in values["streams"]
+            # Of other views there is no ledger, and of a stream that was repaired one head.
+            for each in {each["stream_id"]: each for each in values["streams"]}.values()
+            if each["head_hash"]
         ],
         report=canonical(body).decode(),
         sha256=bytes.fromhex(values["sha256"]),

@@ -19,9 +19,9 @@ from auditstore.reconciliation.summary import Summary
 def replay(values: Mapping[str, Any], report: Report) -> None:
     """Tell a form of the report what it would have been told; findings that were kept."""
     for stream in values["streams"]:
-        number, stream_id = stream["round"], stream["stream_id"]
+        number = stream["round"]
         for each in values["findings"]:
-            if (each["round"], each["stream_id"]) == (number, stream_id):
+            if each["comparison"] == stream["comparison"]:
                 report.finding(_finding(each), number)
         report.stream(summary(stream), number)
     report.end(values["exit_code"])

@@ -37,7 +37,9 @@ class JsonReport:
 
     def finding(self, finding: Finding, comparison_round: int) -> None:
         """One element, on a line of its own."""
-        values = finding_values(finding, comparison_round, values=self._values)
+        values = finding_values(
+            finding, comparison_round, self._document.comparison, values=self._values
+        )
         self._out.write((",\n" if self._written else "\n") + _dumps(values))
         self._spool.write((b"," if self._written else b"") + canonical(values))
         self._written += 1

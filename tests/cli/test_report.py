@@ -122,15 +122,17 @@ def test_the_hash_is_of_the_canonical_json(scene: Scene, run: Run, tmp_path: Pat
         file.write_text(altered)
         assert run("report", "verify", str(file)).exit_code == 2
     with scene.engine.connect() as connection:
-        same = (
-            "SELECT sha256 = sha256(convert_to(report::text, 'UTF8'))"
-            " FROM auditstore.reconciliations"
+        same = connection.scalar(
+            sa.text(
+                "SELECT sha256 = sha256(convert_to(report::text, 'UTF8'))"
+                " FROM auditstore.reconciliations"
+            )
         )
-        assert connection.scalar(sa.text(same)) is True
+    assert same is True
 
 
 def test_all_findings_have_one_hash(scene: Scene, run: Run) -> None:
-    """What is kept of few findings names all by the hash of their lines in the full JSON."""
+    """What is kept of a few findings names all by the hash of their lines in the full JSON."""
     for number in range(120):
         scene.vandal.write(f"stray-{number}.json", b"{}")
     full = json.loads(run("reconcile", "--format", "json").stdout)
@@ -295,3 +297,29 @@ def test_who_may_not_keep_is_told_before_anything_is_compared(
     assert "--no-keep" in results[0].stderr
     assert results[1].exit_code == 1
     assert kept(scene.engine) == 0
+
+
+def test_other_views_are_reported_too(scene: Scene, run: Run, tmp_path: Path) -> None:
+    """Three views in one run: each comparison keeps its own findings, in every form and later."""
+    export = tmp_path / "export.ndjson"
+    export.write_bytes(b"\n".join(scene.lines(scene.files(1)[2])) + b"\n")
+    page = tmp_path / "views.html"
+    result = run(
+        "reconcile", "--source", str(export), "--against", "outbox", "--against", "cloud",
+        "--format", "html", "--output", str(page),
+    )  # fmt: skip
+    assert result.exit_code in {0, 1}, result.output
+
+    report = json.loads(run("report", "show", "1", "--format", "json").stdout)
+
+    assert report["views"]["against"] == ["cloud", "outbox"]
+    assert [each["comparison"] for each in report["streams"]] == list(
+        range(1, len(report["streams"]) + 1)
+    )
+    for stream in report["streams"]:
+        own = [each for each in report["findings"] if each["comparison"] == stream["comparison"]]
+        assert len(own) == sum(stream["counts"].values())
+    for name in {each["views"] for each in report["streams"] if each["views"]}:
+        assert name.partition(" (")[0].split("/")[-1] in page.read_text()
+    assert "is whole" in run("report", "verify", str(page)).stdout
+    assert "export" in run("report", "list").stdout

@@ -31,7 +31,7 @@ def document(*, text: str = "plain", rounds: int = 1, found: int = 1) -> dict[st
         About(
             NOW, text, text, {"auditstore": text, "schema": text, "server": text},
             {"level": "events", "since": NOW, "until": None, "flow": text, "stream": None,
-             "repair": "yes" if rounds > 1 else "no"},
+             "repair": "yes" if rounds > 1 else "no", "views": None},
         )
     )  # fmt: skip
     for number in range(1, rounds + 1):

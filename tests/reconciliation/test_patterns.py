@@ -120,7 +120,7 @@ def test_sums_are_those_of_the_summary(scene: Scene) -> None:
 
 
 def test_delays(scene: Scene) -> None:
-    """Percentiles are of recorded to delivered, at most 1% too high; the worst is exact."""
+    """Percentiles of recorded to delivered, at most one percent too high; the worst is exact."""
     stream = scene.stream(max_events=200)
     scene.append(200)
     scene.tamper(

@@ -65,7 +65,7 @@ def render(values: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """Applied to all that the template writes down, before it is escaped; not to its own parts."""
+    """Whatever the template writes down, before it is escaped; its own parts are left alone."""
     return (
         wording.visible(value)
         if isinstance(value, str) and not isinstance(value, Markup)

@@ -32,8 +32,16 @@ _MEANINGS: Final = {
     Kind.BROKEN_CHAIN: "The ledger is not what it was.",
     Kind.OVERDUE: "Not delivered in time.",
     Kind.NOT_YET_DUE: "Not delivered yet, and still within its time.",
+    Kind.MISSING_LATE_EVENT: "A late event, such as feedback, is not where its lead is.",
+    Kind.REWRITTEN: "Other bytes, the same content.",
+    Kind.NOT_COVERED: "Outside of what the stream covered.",
+    Kind.PAST_RETENTION: "Older than what LeadConduit keeps.",
     Kind.RECOMPRESSED: "Other stored bytes, the same content.",
 }
+
+
+# Told only where there are any.
+_RARE: Final = frozenset({"repaired", "planned", "events_rewritten"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +83,13 @@ class Section:
     def __init__(self, rounds: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> None:
         self.rounds = rounds
         self.last = rounds[-1]
-        self.is_stream = "stream_id" in self.last
         self._values = values
         self.pattern: Pattern | None = pattern(self.last["pattern"])
+
+    @property
+    def title(self) -> str:
+        """Which stream, or which two views."""
+        return self.last["views"] or f"Stream {self.last['stream_id']}"
 
     @property
     def verdict(self) -> tuple[str, str, str]:
@@ -98,13 +110,14 @@ class Section:
             ("Files matched", "files_matched"), ("Events expected", "events_expected"),
             ("Events found", "events_found"), ("Events matched", "events_matched"),
             ("Differences", "differences"), ("Put back", "repaired"),
-            ("Would be put back", "planned"), ("Objects listed", "objects_listed"),
+            ("Would be put back", "planned"), ("Spelled otherwise", "events_rewritten"),
+            ("Objects listed", "objects_listed"),
             ("Connection tests among them", "verification_objects"), ("Bytes read", "bytes_read"),
         )  # fmt: skip
         return tuple(
             Figure(title, tuple(number(each[name]) for each in self.rounds))
             for title, name in names
-            if name not in {"repaired", "planned"} or any(each[name] for each in self.rounds)
+            if name not in _RARE or any(each[name] for each in self.rounds)
         )
 
     @property
@@ -134,7 +147,7 @@ class Section:
         of_round = [
             finding
             for finding in self._values["findings"]
-            if (finding["round"], finding["stream_id"]) == (stream["round"], stream["stream_id"])
+            if finding["comparison"] == stream["comparison"]
         ]
         return tuple(
             Group(
@@ -152,10 +165,12 @@ class Page:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.verdict = _VERDICTS[values["result"]]
         self.total = Section(values["totals"], values)
-        by_stream: dict[int, list[Mapping[str, Any]]] = {}
+        comparisons: list[list[Mapping[str, Any]]] = []
         for each in values["streams"]:
-            by_stream.setdefault(each["stream_id"], []).append(each)
-        self.streams = tuple(Section(rounds, values) for rounds in by_stream.values())
+            if each["round"] == 1:
+                comparisons.append([])
+            comparisons[-1].append(each)
+        self.streams = tuple(Section(rounds, values) for rounds in comparisons)
 
     @property
     def tiles(self) -> tuple[tuple[str, str, str, str], ...]:
