@@ -8,8 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
 
-from auditstore.cli.display import HarmlessText
+from rich.text import Text
+
+from auditstore.cli.display import HarmlessText, console, harmless
 from auditstore.errors import ConfigurationError
+
+
+class PaintedText(HarmlessText):
+    """A terminal in colours, unless NO_COLOR asks for none."""
+
+    def paint(self, line: str, style: str) -> None:
+        """Write a line, made harmless, in a style."""
+        self.flush()
+        console().print(Text(harmless(line), style=style))
 
 
 @contextmanager
@@ -17,7 +28,7 @@ def written_to(output: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that takes its name once the report is complete."""
     if output is None:
         # A bucket's names and an event's fields may hold what a terminal would obey.
-        yield cast("TextIO", HarmlessText(sys.stdout)) if sys.stdout.isatty() else sys.stdout
+        yield cast("TextIO", PaintedText(sys.stdout)) if sys.stdout.isatty() else sys.stdout
         return
     unfinished = output.with_name(f"{output.name}.partial")
     # A device or a pipe is written as it is: nothing can take its place.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO, runtime_checkable
 
 from auditstore.reconciliation.findings import Finding, Kind
 from auditstore.reconciliation.patterns import Pattern, Sort
@@ -15,6 +15,14 @@ SHOWN: Final = 50
 _SHOWN_HOURS: Final = 10
 # Below so many milliseconds a delay is told in this unit.
 _UNITS: Final = ((120_000, 1000, "s"), (7_200_000, 60_000, "min"), (172_800_000, 3_600_000, "h"))
+
+
+@runtime_checkable
+class Painter(Protocol):
+    """An output that knows colours, as a terminal may."""
+
+    def paint(self, line: str, style: str) -> None:
+        """Write a line in a style, such as ``bold red``."""
 
 
 class TextReport:
@@ -37,7 +45,8 @@ class TextReport:
         what = summary.views or (
             f"Stream {summary.stream_id}: flow {summary.flow_id} to {summary.url}"
         )
-        self._line(f"{what}: {summary.result.upper()}{after}")
+        good = summary.result == "reconciled"
+        self._line(f"{what}: {summary.result.upper()}{after}", "bold green" if good else "bold red")
         for line in _figures(summary):
             self._line(f"  {line}")
         if comparison_round > 1 and self._before is not None:
@@ -61,7 +70,8 @@ class TextReport:
                 0: "Reconciled: outbox, ledger and stores hold the same.",
                 1: "Differences were found.",
                 2: "Not everything could be compared.",
-            }[result]
+            }[result],
+            "bold green" if result == 0 else "bold red",
         )
 
     def _findings(self, kind: Kind, count: int) -> None:
@@ -69,7 +79,10 @@ class TextReport:
             return
         kept = self._kept.get(kind, [])
         self._out.write("\n")
-        self._line(f"  {kind.in_words} ({count}{'' if kind.is_difference else ', no difference'})")
+        self._line(
+            f"  {kind.in_words} ({count}{'' if kind.is_difference else ', no difference'})",
+            "bold yellow" if kind.is_difference else "bold",
+        )
         for finding in kept:
             repaired = " [repaired]" if finding.repaired else ""
             if finding.planned:
@@ -81,16 +94,20 @@ class TextReport:
                 if value
             ]
             if told:
-                self._line(f"      {', '.join(told)}")
+                self._line(f"      {', '.join(told)}", "dim")
             if finding.fields is not None:
                 self._line(f"      {finding.fields}")
             if finding.command is not None:
-                self._line(f"      shown by  {finding.command}")
+                self._line(f"      shown by  {finding.command}", "cyan")
         if count > len(kept):
             self._line(f"    and {count - len(kept)} more: --format csv or json lists them all")
 
-    def _line(self, text: str) -> None:
-        self._out.write(printable(text) + "\n")
+    def _line(self, text: str, style: str = "") -> None:
+        line = printable(text)
+        if style and isinstance(self._out, Painter):
+            self._out.paint(line, style)
+        else:
+            self._out.write(line + "\n")
 
 
 def printable(text: str) -> str:

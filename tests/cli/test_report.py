@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy.exc import DBAPIError
 from support.ledger_builder import Scene
 from support.stores import Place
+from support.terminal import on_terminal
 
 from auditstore.cli import main
 
@@ -323,3 +324,16 @@ def test_other_views_are_reported_too(scene: Scene, run: Run, tmp_path: Path) ->
         assert name.partition(" (")[0].split("/")[-1] in page.read_text()
     assert "is whole" in run("report", "verify", str(page)).stdout
     assert "export" in run("report", "list").stdout
+
+
+def test_a_terminal_has_colours(scene: Scene, database_url: str) -> None:
+    """The verdict is red there, unless NO_COLOR asks for none; a key stays harmless."""
+    scene.vandal.write("odd\x1b[31m", b"")
+    for no_color, red in (("", True), ("1", False)):
+        environment = {
+            "AUDITSTORE_DATABASE_URL": database_url, "TERM": "xterm", "NO_COLOR": no_color,
+        }  # fmt: skip
+        (printed,) = on_terminal(environment, [["reconcile", "--no-keep"]])
+        assert ("\x1b[1;31mStream 1" in printed) is red
+        assert "odd\\x1b[31m" in printed
+        assert "odd\x1b" not in printed
