@@ -10,8 +10,10 @@ from typing import Final
 from sqlalchemy import Engine
 
 from auditstore.ledger import LedgerFile
-from auditstore.objects import ObjectStore
+from auditstore.objects import ObjectInfo, ObjectStore
+from auditstore.reconciliation.counting import Counting
 from auditstore.reconciliation.inventory import Inventory
+from auditstore.reconciliation.parts import Part
 from auditstore.reconciliation.scope import Progress, Scope
 from auditstore.reconciliation.summary import Recorder, Summary
 from auditstore.reconciliation.view import View
@@ -19,7 +21,8 @@ from auditstore.sql import comparison as sql
 from auditstore.sql.comparison import Entry
 from auditstore.streams import Stream
 
-#: Puts a missing file back from the outbox, create-only; says whether it wrote anything.
+#: Puts a missing file back from the outbox, create-only; says whether it wrote anything. For a
+#: dry run, one that makes everything ready and writes nothing.
 Restore = Callable[[Stream, LedgerFile], bool]
 
 _PAGE: Final = 1000
@@ -38,6 +41,9 @@ class Job:
     recorder: Recorder
     progress: Progress
     restore: Restore | None
+    part: Part
+    counting: Counting
+    dry_run: bool = False
 
     @property
     def stream(self) -> Stream:
@@ -53,6 +59,15 @@ class Job:
     def reads_events(self) -> bool:
         """Whether every object is read and compared event by event."""
         return self.scope.level == "events"
+
+    def look_up(self, key: str) -> ObjectInfo | None:
+        """An object as it was listed; the store is asked where the listing does not reach."""
+        info = self.inventory.take(key)
+        return info if info is not None or self.part.lists(key) else self.store.head(key)
+
+    def may_be_there(self, key: str) -> bool:
+        """Whether it is worth reading: it was listed, or the listing does not reach to it."""
+        return self.inventory.take(key) is not None or not self.part.lists(key)
 
     def read(self, key: str) -> Iterator[bytes] | None:
         """An object's stored bytes, counted; ``None`` if it is not there any more."""

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError
 from auditstore.reconciliation.findings import Finding, Kind
+from auditstore.reconciliation.patterns import Pattern
+from auditstore.reconciliation.showing import LOOKED_AT, show_command
 
 
 @dataclass(slots=True)
@@ -20,7 +23,8 @@ class Summary:
     *files* the events of a file are counted as found and matched with it; at the level
     *events* each is read. ``intervals`` are the covered positions, from exclusive, to
     inclusive. Whoever keeps ``head_sequence`` and ``head_hash`` elsewhere can prove later that
-    the ledger up to there is still the same.
+    the ledger up to there is still the same. Of the files up to ``verified_before`` an earlier run
+    compared all, and this one only some again; it is 0 where this one compared all.
     """
 
     stream_id: int
@@ -33,6 +37,7 @@ class Summary:
     compared_at: datetime | None = None
     head_sequence: int = 0
     head_hash: str = ""
+    verified_before: int = 0
     files_expected: int = 0
     files_found: int = 0
     files_matched: int = 0
@@ -43,8 +48,13 @@ class Summary:
     verification_objects: int = 0
     bytes_read: int = 0
     counts: Counter[Kind] = field(default_factory=Counter)
+    planned: int = 0
     repaired: int = 0
+    pattern: Pattern | None = None
     seconds: float | None = None
+    # Of a comparison of two views: which, and how many events are equal but for their spelling.
+    views: str = ""
+    events_rewritten: int = 0
     error: AuditStoreError | None = None
 
     @property
@@ -66,10 +76,15 @@ class Recorder:
 
     summary: Summary
     report: Callable[[Finding], None]
+    destination: Destination | None = None
 
     def note(self, kind: Kind, detail: str, **fields: Any) -> None:
         """Record a finding; ``fields`` are the other ones of :class:`Finding`."""
+        key = fields.get("object_key")
+        if kind in LOOKED_AT and key is not None and self.destination is not None:
+            fields["command"] = show_command(self.destination, key)
         finding = Finding(kind, self.summary.stream_id, self.summary.flow_id, detail, **fields)
         self.summary.counts[kind] += 1
+        self.summary.planned += finding.planned
         self.summary.repaired += finding.repaired
         self.report(finding)
