@@ -26,6 +26,7 @@ class ConsoleSite:
         self.url = url
         self._engine = engine
         self._environment = environment
+        self.key = environment["AUDITSTORE_SECRET_KEYS"]
 
     def append_leads(self, count: int, *, seed: int = 1) -> None:
         """Append the events of so many leads of the flow."""
