@@ -40,7 +40,7 @@ def chromium() -> str | None:
 def running_chromium() -> Iterator[Browser]:
     """A browser without a window; where there is none the test says so and is skipped.
 
-    With ``AUDITSTORE_TEST_BROWSER`` set, which `.ci/run` does, none is a failure.
+    ``AUDITSTORE_TEST_BROWSER`` names one; what it names must be there.
     """
     program = chromium()
     if program is None:
