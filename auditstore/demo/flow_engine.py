@@ -222,7 +222,10 @@ def _stream(seed: int, flow_id: str, start: float) -> Iterator[bytes]:
 
 
 def test_lead(
-    flow_id: str, clock: Callable[[], float], *, flow_name: str = "Test lead"
+    flow_id: str,
+    clock: Callable[[], float],
+    *,
+    flow_name: str = "Test lead",  # noqa: PT028  # a lead, not a test of ours
 ) -> LeadResult:
     """One lead marked as a test, accepted, with the same events in the same shape each time.
 

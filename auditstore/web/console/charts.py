@@ -112,13 +112,13 @@ def _line(
     if len(places) == 1:
         places.append((right, places[0][1]))
     line = " ".join(f"{x:.1f},{up:.1f}" for x, up in places)
+    area = f"{frame.left},{frame.base} {line} {places[-1][0]:.1f},{frame.base}"
+    asked = f"{y(limit):.1f}"
     shown = "%d %b %H:%M" if frame.width > frame.height * 2 else "%H:%M"
     return "".join([
         *_scale(frame, age(highest), age(highest / 2)),
-        f'<polygon class="area-mark" points="{frame.left},{frame.base} {line} '
-        f'{places[-1][0]:.1f},{frame.base}"/>',
-        f'<line class="limit" x1="{frame.left}" x2="{frame.width}" y1="{y(limit):.1f}" '
-        f'y2="{y(limit):.1f}"/>',
+        f'<polygon class="area-mark" points="{area}"/>',
+        f'<line class="limit" x1="{frame.left}" x2="{frame.width}" y1="{asked}" y2="{asked}"/>',
         f'<polyline class="line-mark" points="{line}"/>',
         _text(frame.left, frame.height - 6, f"{first:{shown}}", "start"),
         _text(right, frame.height - 6, f"{last:{shown}} UTC", "end"),
@@ -172,4 +172,6 @@ def _round_up(value: float) -> float:
         size *= 10
     while size > value * 10:
         size /= 10
-    return next(size * step for step in (0.1, 0.2, 0.4, 0.5, 1, 2, 4, 5, 10) if size * step >= value)
+    return next(
+        size * step for step in (0.1, 0.2, 0.4, 0.5, 1, 2, 4, 5, 10) if size * step >= value
+    )

@@ -125,6 +125,7 @@ def _lines(connection: Connection, ids: Sequence[str]) -> list[FlowLine]:
 
 # --- events per day -------------------------------------------------------------------
 
+
 def _sparks(visit: Visit, lines: Sequence[FlowLine]) -> dict[str, Any]:
     per_flow = _per_day(visit, [each.flow_id for each in lines])
     days = charts.days_up_to(_today(), DAYS)

@@ -131,7 +131,13 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.globals.update(link=link, tone=tone, version=_version())
     environment.filters.update(
-        age=age, ago=ago, number=number, size=size, utc=_time, hex=bytes.hex, marked=marked,
+        age=age,
+        ago=ago,
+        number=number,
+        size=size,
+        utc=_time,
+        hex=bytes.hex,
+        marked=marked,
         breakable=breakable,
     )
     return environment

@@ -80,7 +80,7 @@ def _login(page: Page, scene: Scene) -> None:
     page.goto(f"{scene.url}/login")
 
 
-def _flows(page: Page, scene: Scene) -> None:
+def _flows(page: Page, _: Scene) -> None:
     page.get_by_label("Name").fill("ada")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()

@@ -181,6 +181,10 @@ def test_from_the_login_to_a_disabled_stream_on_s3(
         expect(shown).to_contain_text(f"{NAME} (console)")
         expect(shown).to_contain_text("credential rotate")
         watched.accessible("activity")
+        page.get_by_role("link", name="Opened events").click()
+        expect(page.locator("tbody tr").first).to_contain_text(NAME)
+        expect(page.locator("tbody tr").first).to_contain_text(FLOW)
+        watched.accessible("opened events")
         for secret in (*first.secret.values(), *second.secret.values()):
             assert secret not in page.content()
 
@@ -204,7 +208,7 @@ def test_from_the_login_to_a_disabled_stream_on_s3(
 
 
 def test_the_same_dialog_delivers_to_azure(
-    browser: Browser, console_site: ConsoleSite, azurite_server: Azurite, engine: Engine
+    browser: Browser, console_site: ConsoleSite, azurite_server: Azurite
 ) -> None:
     """On a phone in the dark: a container that is not there, then the right one."""
     site, container = console_site, make_container(azurite_server)
