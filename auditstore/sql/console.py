@@ -15,7 +15,7 @@ from auditstore.events import first_id_at
 from auditstore.ledger import LedgerFile
 from auditstore.sql.events import EventFilter
 from auditstore.sql.ledger import one_file
-from auditstore.sql.tables import changes, credentials, events, files, readings, streams
+from auditstore.sql.tables import changes, credentials, events, files, streams
 
 # From flow to flow by the index: PostgreSQL has no skip scan of its own for this, and reading
 # all events to find a thousand flows would be the whole table.
@@ -247,14 +247,4 @@ def latest_changes(
                 (changes.c.subject == "credential") & changes.c.subject_id.in_(used),
             )
         )
-    return connection.execute(statement).all()
-
-
-def latest_readings(
-    connection: Connection, *, flow_id: str | None = None, limit: int
-) -> Sequence[Any]:
-    """Who opened which event, the newest first."""
-    statement = select(readings).order_by(readings.c.reading_id.desc()).limit(limit)
-    if flow_id is not None:
-        statement = statement.where(readings.c.flow_id == flow_id)
     return connection.execute(statement).all()

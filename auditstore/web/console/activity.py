@@ -1,4 +1,4 @@
-"""Activity: who changed which stream or credential, from what to what, and who read which event."""
+"""Activity: who changed which stream or credential, when, from what to what."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from auditstore.web.console.flows import frame
 from auditstore.web.console.pages import Visit, shown
 
 _PAGE: Final = 50
-_READINGS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,8 @@ def _shown(visit: Visit, flow_id: str | None) -> Response:
             connection, flow_id=flow_id, limit=_PAGE + 1,
             before=int(before) if before.isdecimal() and len(before) < 19 else None,
         )  # fmt: skip
-        read = sql.latest_readings(connection, flow_id=flow_id, limit=_READINGS)
     return shown(
-        visit, "activity.html", readings=read, frame=frame(visit, flow_id) if flow_id else None,
+        visit, "activity.html", frame=frame(visit, flow_id) if flow_id else None,
         changes=[change(row) for row in rows[:_PAGE]], flow_id=flow_id,
         more=rows[_PAGE - 1].change_id if len(rows) > _PAGE else None,
     )  # fmt: skip
