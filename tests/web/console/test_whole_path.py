@@ -126,6 +126,7 @@ def test_from_the_login_to_a_disabled_stream_on_s3(
         page.get_by_role("link", name="Test lead").first.click()
         page.get_by_role("button", name="Send a test lead").click()
         expect(page.get_by_text("all delivered")).to_be_visible()
+        expect(page.get_by_role("heading", level=1)).to_have_text(FLOW_NAME)
         watched.accessible("a test lead")
         keys = {text.removeprefix(f"s3://{bucket}/")
                 for text in page.locator(".object-key").all_inner_texts()}  # fmt: skip
