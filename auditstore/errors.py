@@ -192,3 +192,30 @@ class HistoryLost(AuditStoreError):
     """The database forgot something that was exported already. The stream halts."""
 
     code = "history-lost"
+
+
+# --- other views of the events ------------------------------------------------------
+
+
+class ViewUnreadable(AuditStoreError):
+    """An export or an answer that is not what it should be: nobody knows what it lacks."""
+
+    code = "view-unreadable"
+
+
+class LeadConduitRefused(AuditStoreError):
+    """LeadConduit says no until somebody changes something: the key, the address, the plan."""
+
+    code = "leadconduit-refused"
+
+
+class LeadConduitUnavailable(AuditStoreError):
+    """LeadConduit does not answer, or not yet: 429, 5xx, timeouts, resets. Passes by itself."""
+
+    code = "leadconduit-unavailable"
+
+
+class LeadConduitChanged(AuditStoreError):
+    """The Events API contradicts itself in the midst of a run: out of order, or repeated."""
+
+    code = "leadconduit-changed"

@@ -33,6 +33,11 @@ from auditstore.sql import streams as sql
 
 _RUNNING: Final = "streaming"
 
+#: In place of a cron expression: no reconciliation at this level.
+OFF: Final = "off"
+FILES_CRON: Final = "0 * * * *"
+EVENTS_CRON: Final = "0 3 * * *"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -89,6 +94,8 @@ class Stream:
     format: Format
     key_template: str
     limits: Limits
+    reconcile_files: str
+    reconcile_events: str
     enabled: bool
     changed_at: datetime
     credential_changed_at: datetime | None
@@ -148,13 +155,19 @@ class Stream:
             "max_bytes": self.limits.max_bytes,
             "max_events": self.limits.max_events,
             "max_delay": self.limits.max_delay,
+            "reconcile_files": self.reconcile_files,
+            "reconcile_events": self.reconcile_events,
             "enabled": self.enabled,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class NewStream:
-    """What to add. ``options`` are the store's own, as ``exporters.stores`` names them."""
+    """What to add. ``options`` are the store's own, as ``exporters.stores`` names them.
+
+    ``reconcile_files`` and ``reconcile_events`` are cron expressions that the caller has
+    checked, or :data:`OFF`.
+    """
 
     flow_id: str
     url: str
@@ -165,6 +178,8 @@ class NewStream:
     format: Format = "ndjson.gz"
     key_template: str | None = None
     limits: Limits = field(default_factory=Limits)
+    reconcile_files: str = FILES_CRON
+    reconcile_events: str = EVENTS_CRON
     enabled: bool = True
 
 
@@ -202,6 +217,8 @@ def add(connection: Connection, new: NewStream, *, actor: str) -> Stream:
             "max_bytes": new.limits.max_bytes,
             "max_events": new.limits.max_events,
             "max_delay": new.limits.max_delay,
+            "reconcile_files": new.reconcile_files,
+            "reconcile_events": new.reconcile_events,
             "enabled": False,
             "chain_hash": GENESIS,
         },
@@ -239,7 +256,8 @@ def change(
     connection: Connection, stream_id: int, settings: Mapping[str, Any], *, actor: str
 ) -> Stream:
     """Change settings: any of ``endpoint_url``, ``region``, ``credential_id``, ``options``,
-    ``format``, ``key_template``, ``max_bytes``, ``max_events``, ``max_delay``.
+    ``format``, ``key_template``, ``max_bytes``, ``max_events``, ``max_delay``,
+    ``reconcile_files``, ``reconcile_events``.
 
     Files that are sealed already keep their format and key. Flow and location are a stream's
     identity and cannot be changed: add a stream instead.
@@ -400,6 +418,8 @@ def _stream(row: Any) -> Stream:
         format=row.format,
         key_template=row.key_template,
         limits=Limits(row.max_bytes, row.max_events, row.max_delay),
+        reconcile_files=row.reconcile_files,
+        reconcile_events=row.reconcile_events,
         enabled=row.enabled,
         changed_at=row.changed_at,
         credential_changed_at=row.credential_changed_at,

@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from auditstore.errors import AuditStoreError
+from auditstore.sql import schedules as schedules_sql
 from auditstore.sql import standing as sql
 from auditstore.sql import streams as streams_sql
 from auditstore.sql.failures import translated
@@ -52,13 +53,15 @@ class Appended:
 class Standing:
     """All of it. ``reachable`` is whether the database answered; if not, there are no streams.
 
-    ``last_position`` is the newest that the outbox has handed out to anybody.
+    ``last_position`` is the newest that the outbox has handed out to anybody. ``schedules`` are
+    those of ``streams``.
     """
 
     reachable: bool
     streams: tuple[StreamStanding, ...] = ()
     last_position: int | None = None
     appended: Mapping[int, Appended] = field(default_factory=dict)
+    schedules: tuple[schedules_sql.Schedule, ...] = ()
 
 
 @dataclass(slots=True)
@@ -138,6 +141,7 @@ class StandingReader:
                 connection, daemon_id=pulse.daemon_id, fence=pulse.fence_position,
                 known={stream_id: each.mark for stream_id, each in self._counted.items()},
             )  # fmt: skip
+            schedules = schedules_sql.find(connection, [row.stream_id for row in rows])
         counted = {row.stream_id: self._count(row) for row in rows}
         self._counted = counted
         return Standing(
@@ -153,6 +157,7 @@ class StandingReader:
             ),
             last_position=last_position,
             appended=dict(self._appended),
+            schedules=tuple(schedules),
         )  # fmt: skip
 
     def _count(self, row: sql.StandingRow) -> _Counted:

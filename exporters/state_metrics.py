@@ -15,6 +15,7 @@ from prometheus_client.core import (
 
 from exporters.observer import Pulse
 from exporters.readiness import Readiness
+from exporters.reconciliation_metrics import reconciliations
 from exporters.standing import Standing, StandingReader
 
 STREAM_LABELS: Final = ("stream", "flow")
@@ -106,3 +107,4 @@ def _streams(standing: Standing) -> Iterator[Metric]:
         for name in STATES:
             state.add_metric((*labels, name), float(name == each.state))
     yield from (*families.values(), state)
+    yield from reconciliations(standing.schedules)

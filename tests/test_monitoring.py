@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 import promql_parser
 import pytest
+import sqlalchemy as sa
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
@@ -20,6 +23,8 @@ from support.site import Site
 from support.watched import watching
 
 from auditstore.cli import main
+from auditstore.sql import server
+from exporters.reconciling import Reconciling, ReconcilingConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 ALERTS: dict[str, Any] = yaml.safe_load((DOCS / "monitoring" / "alerts.yml").read_text())
@@ -39,14 +44,26 @@ def site(database_url: str) -> Iterator[Site]:
     made.close()
 
 
+def an_hour_later_each_time() -> Callable[[sa.Connection], datetime]:
+    """A clock by which everything is due soon."""
+    asked = itertools.count()
+    return lambda connection: server.clock(connection) + timedelta(hours=next(asked))
+
+
 @pytest.fixture
 def shown(site: Site) -> dict[str, set[str]]:
     """The labels of every metric that a real exporter shows after its first file."""
     stream_id = site.add()
+    quick = ReconcilingConfig(tick=0.05)
+    reconciling = Reconciling(site.new_engine(), site.open, quick, now=an_hour_later_each_time())
     with watching(site) as watched:
         watched.start()
         site.append(stream_id, 3)
         eventually(lambda: watched.port.total("delivered_files_total") == 1)
+        site.stores[stream_id].objects.clear()
+        reconciling.start()
+        eventually(lambda: watched.port.total("reconciliation_differences") > 0)
+        reconciling.stop()
         eventually(lambda: watched.port.total("stream_bound_seconds") > 0)
         names: dict[str, set[str]] = {}
         for name, has in watched.port.samples():

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from auditstore import database, transport
 from auditstore.cli.context import Session
 from auditstore.cli.logs import LogFormat, configure_logs
+from auditstore.cli.reconciling_run import Beside
 from auditstore.cli.stores import store_opener
 from auditstore.errors import DatabaseUnavailable
 from auditstore.settings import ListenAddress
@@ -61,12 +62,15 @@ def run_daemon(
     )
     daemon = _started(engine, session, config, stopping, monitor)
     if daemon is not None:
+        reconciling = Beside(session)
         stopping.event.wait()
         log.info("stopping", signal=stopping.signal)
         if monitor is not None:
             monitor.stopping()
+        reconciling.stopping()
         if not daemon.stop():
             _leave_now(session)
+        reconciling.close()
     if monitor is not None:
         monitor.close()
     engine.dispose()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +13,8 @@ from sqlalchemy import Connection
 from auditstore import streams
 from auditstore.cli.daemons import keeper_of
 from auditstore.ledger import LedgerFile
-from auditstore.sql import events, fence, leases, progress, server
+from auditstore.sql import events, fence, leases, progress, schedules, server
+from auditstore.sql.schedules import Schedule
 from auditstore.sql.streams import last_position
 from auditstore.streams import Stream
 
@@ -70,6 +72,7 @@ class Overview:
     streams: Sequence[StreamProgress]
     daemons: Sequence[Any]
     writers: Sequence[fence.OpenWriter]
+    schedules: Mapping[int, Sequence[Schedule]] = field(default_factory=dict)
 
     def holding(self, each: StreamProgress) -> Sequence[fence.OpenWriter]:
         """The transactions that a stream's waiting events wait for, the oldest first."""
@@ -85,10 +88,14 @@ def overview(connection: Connection) -> Overview:
     daemons = leases.list_daemons(connection)
     now = server.clock(connection)
     found = [progress_of(connection, each, daemons, now) for each in streams.find(connection)]
+    planned: defaultdict[int, list[Schedule]] = defaultdict(list)
+    for each in schedules.find(connection):
+        planned[each.stream_id].append(each)
     # The clock last, so that nothing seems to lie in the future.
     now = server.clock(connection)
     found.sort(key=lambda each: (_WORST_FIRST.index(each.standing(now)), each.stream.stream_id))
-    return Overview(now=now, position=position, streams=found, daemons=daemons, writers=writers)
+    return Overview(now=now, position=position, streams=found, daemons=daemons, writers=writers,
+                    schedules=planned)  # fmt: skip
 
 
 def progress_of(

@@ -6,10 +6,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import click
 from rich.console import Console
@@ -19,7 +20,9 @@ from sqlalchemy import Engine
 from auditstore import streams
 from auditstore.cli.context import Session
 from auditstore.cli.display import HarmlessText, harmless
+from auditstore.cli.reconcile_views import Views, compare_chosen
 from auditstore.cli.stores import store_opener
+from auditstore.cli.view_options import place_options, side_options
 from auditstore.cli.wording import MOMENT
 from auditstore.errors import AuditStoreError, ConfigurationError, NotFound
 from auditstore.ledger import LedgerFile
@@ -31,6 +34,7 @@ from auditstore.reconciliation import (
     Restore,
     Scope,
     Summary,
+    compare_increment,
     compare_stream,
 )
 from auditstore.reconciliation.reports import Report, ReportFormat, exit_code, open_report
@@ -69,6 +73,18 @@ _MEBIBYTE: Final = 1024 * 1024
     help="Write the report there; it is there only once it is complete.",
 )
 @click.option("--repair", is_flag=True, help="Put missing files back, then compare again.")
+@side_options
+@place_options
+@click.option(
+    "--incremental",
+    is_flag=True,
+    help="Only what is new since the last such run, and a sample of the rest.",
+)
+@click.option(
+    "--anew",
+    is_flag=True,
+    help="With --incremental: forget what was verified before, and compare all.",
+)
 @click.pass_context
 def reconcile(
     ctx: click.Context,
@@ -82,21 +98,45 @@ def reconcile(
     form: ReportFormat,
     output: Path | None,
     repair: bool,
+    incremental: bool,
+    anew: bool,
+    **given: Any,
 ) -> None:
     """Compare the outbox, the ledger and the store, for what the streams covered.
+
+    With --source or --location it compares other views, event by event: LeadConduit's own, a
+    file exported from it, a bucket that LeadConduit filled. --since and --until are of the time
+    in the events' ids then.
 
     Leaves with 0 if all is reconciled, 1 if there are differences, and 2 if a stream could
     not be compared. Nothing is ever overwritten or deleted.
     """
     session: Session = ctx.obj
     scope = Scope(level, since, until)
-    chosen = _chosen(session, flow_id, stream_id)
+    if incremental and scope.is_bounded:
+        raise click.UsageError("--incremental knows itself what is new: leave --since and --until.")
+    if anew and not incremental:
+        raise click.UsageError("--anew goes with --incremental.")
+    views = Views.taken_from(given, repair=repair)
+    if incremental and not views.is_usual:
+        raise click.UsageError(
+            "--incremental compares outbox, ledger and store, and no other view."
+        )
+    compare = _Compare(incremental=incremental, anew=anew)
+    chosen = partial(_chosen, session, flow_id, stream_id)
+    usual = chosen() if views.includes_usual else []
     last_rounds = []
     with _written_to(output) as out:
         report = open_report(form, out, scope)
         may_draw = output is not None or form == "text" or not sys.stdout.isatty()
-        for stream in chosen:
-            summary = _compare(session, stream, scope, report, repair=repair, may_draw=may_draw)
+        if not views.is_usual:
+            last_rounds += compare_chosen(
+                session, views, scope, report, flow_id=flow_id, chosen=chosen
+            )
+        for stream in usual:
+            summary = _compare(
+                session, stream, scope, report, compare, repair=repair, may_draw=may_draw
+            )
             last_rounds.append(summary)
         report.end(exit_code(last_rounds))
     ctx.exit(exit_code(last_rounds))
@@ -118,21 +158,55 @@ def _chosen(session: Session, flow_id: str | None, stream_id: int | None) -> lis
     return found
 
 
-def _compare(
-    session: Session, stream: Stream, scope: Scope, report: Report, *, repair: bool, may_draw: bool
+@dataclass(frozen=True, slots=True)
+class _Compare:
+    """Which of the two comparisons is asked for."""
+
+    incremental: bool
+    anew: bool
+
+    def of(self, number: int) -> Callable[..., Summary]:
+        """The comparison of this round, called with everything but the scope."""
+        if not self.incremental:
+            return compare_stream
+        return partial(_increment, anew=self.anew and number == 1)
+
+
+def _increment(
+    engine: Engine,
+    stream_id: int,
+    open_store: Callable[[], ObjectStore],
+    scope: Scope,
+    **named: Any,
 ) -> Summary:
-    """Compare, and after a repair compare again; return how it stands at the end."""
-    summary = _round(session, stream, scope, report, 1, repair=repair, may_draw=may_draw)
-    if summary.repaired:
-        summary = _round(session, stream, scope, report, 2, repair=False, may_draw=may_draw)
-    return summary
+    return compare_increment(engine, stream_id, open_store, scope.level, **named)
 
 
-def _round(
+def _compare(
     session: Session,
     stream: Stream,
     scope: Scope,
     report: Report,
+    compare: _Compare,
+    *,
+    repair: bool,
+    may_draw: bool,
+) -> Summary:
+    """Compare, and after a repair compare again; return how it stands at the end."""
+    summary = _round(session, stream, scope, report, compare, 1, repair=repair, may_draw=may_draw)
+    if summary.repaired:
+        summary = _round(
+            session, stream, scope, report, compare, 2, repair=False, may_draw=may_draw
+        )
+    return summary
+
+
+def _round(  # noqa: PLR0917  # called twice, above, with what it says
+    session: Session,
+    stream: Stream,
+    scope: Scope,
+    report: Report,
+    compare: _Compare,
     number: int,
     *,
     repair: bool,
@@ -147,7 +221,7 @@ def _round(
 
     with _progress(stream, may_draw=may_draw) as progress:
         try:
-            summary = compare_stream(
+            summary = compare.of(number)(
                 engine,
                 stream.stream_id,
                 partial(_open, session, stream),

@@ -24,8 +24,12 @@ COMMANDS: Final = {
     "reconcile": "Compare the outbox, the ledger and the store.",
     "serve": "The web console.",
     "user": "Who may sign in to the console.",
+    "import": "Take in events of LeadConduit or a bucket.",
     "demo": "See it all work, with nothing to prepare.",
 }
+
+#: Where a command's name is a word of Python's own.
+_OBJECTS: Final = {"import": "import_"}
 
 
 class RootGroup(click.Group):
@@ -39,9 +43,10 @@ class RootGroup(click.Group):
         """The subcommand's object, or ``None`` where there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module = f"{__package__}.{cmd_name}"
+        name = _OBJECTS.get(cmd_name, cmd_name)
+        module = f"{__package__}.{name}"
         try:
-            command: click.Command = getattr(import_module(module), cmd_name)
+            command: click.Command = getattr(import_module(module), name)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise

@@ -14,6 +14,7 @@ from auditstore.cli.daemons import is_alive
 from auditstore.cli.display import note, write_json
 from auditstore.cli.options import json_option
 from auditstore.cli.overview import Overview, StreamProgress, overview
+from auditstore.cli.schedule_view import schedules_as_json
 from auditstore.cli.status_view import show_overview
 
 
@@ -51,6 +52,7 @@ def _stream_as_json(each: StreamProgress, seen: Overview) -> dict[str, Any]:
     return stream_view.as_json(each.stream) | {
         "waiting_events": each.waiting,
         "lag_seconds": round(each.lag(seen.now), 3),
+        "reconciliations": schedules_as_json(seen.schedules.get(each.stream.stream_id, ())),
         "late": each.standing(seen.now) == "late",
         "daemon_id": None if daemon is None else daemon.daemon_id,
         "fence_position": None if daemon is None else daemon.fence_position,

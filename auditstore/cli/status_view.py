@@ -12,8 +12,10 @@ from auditstore.cli import stream_view
 from auditstore.cli.daemons import is_alive
 from auditstore.cli.display import Column, Row, heading, listing, plain, show
 from auditstore.cli.overview import Overview, StreamProgress, is_long_open
+from auditstore.cli.schedule_view import schedule_lines, schedule_trouble
 from auditstore.cli.wording import age, ago, number
 from auditstore.sql.fence import OpenWriter
+from auditstore.sql.schedules import Schedule
 
 #: With more streams than this, those that do well have one line each, and not all are listed.
 _FEW: Final = 20
@@ -59,7 +61,13 @@ def _summary(seen: Overview) -> str:
 
 
 def _needs_attention(each: StreamProgress, seen: Overview) -> bool:
-    return each.standing(seen.now) not in {"streaming", "disabled"}
+    return each.standing(seen.now) not in {"streaming", "disabled"} or bool(
+        each.stream.enabled and schedule_trouble(_schedules(each, seen))
+    )
+
+
+def _schedules(each: StreamProgress, seen: Overview) -> Sequence[Schedule]:
+    return seen.schedules.get(each.stream.stream_id, ())
 
 
 def _show_daemons(seen: Overview) -> None:
@@ -165,6 +173,8 @@ def _details(
         as_before = f"{stream.status.code}, as stream {explained[kind]}"
         trouble = [plain(as_before + (f"; {again}" if again else ""))]
     lines += trouble
+    if stream.enabled:
+        lines += schedule_lines(_schedules(each, seen), seen.now)
     holding = seen.holding(each)
     if holding:
         oldest = holding[0]

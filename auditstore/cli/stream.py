@@ -19,7 +19,7 @@ from auditstore.cli.wording import number
 from auditstore.destinations import Destination, parse_destination
 from auditstore.errors import ConfigurationError
 from auditstore.sql import events as event_sql
-from auditstore.sql import progress, server
+from auditstore.sql import progress, schedules, server
 
 _ID = click.argument("stream_id", metavar="STREAM", type=click.IntRange(min=1))
 
@@ -102,6 +102,7 @@ def show_(session: Session, *, stream_id: int, as_json: bool) -> None:
             state_changes=streams.state_changes(
                 connection, stream_id, limit=stream_view.ALL_STATES
             ),
+            schedules=schedules.find(connection, [stream_id]),
             now=server.clock(connection),
         )
     if as_json:

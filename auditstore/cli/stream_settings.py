@@ -26,6 +26,11 @@ _OPTIONS: Final = (
     click.option("--max-events", type=int, metavar="N", help="A file's events.  [default: 10000]"),
     click.option("--max-delay", type=float, metavar="SECONDS",
                  help="A file's wait for more events.  [default: 2]"),
+    click.option("--reconcile-files", metavar="CRON",
+                 help="When its files are compared with the store, in UTC, or off.  "
+                 "[default: 0 * * * *]"),
+    click.option("--reconcile-events", metavar="CRON",
+                 help="When every event is, in UTC, or off.  [default: 0 3 * * *]"),
     click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
                  help="One of the store's own; s3: sse, kms_key_id, storage_class, "
                  "expected_bucket_owner, checksums, addressing; both clouds: "
@@ -68,9 +73,25 @@ def checked_settings(
         settings["format"] = given["format_"]
     if given["template"] is not None:
         settings["key_template"] = given["template"] or None
+    settings |= {
+        name: _cron(name, given[name])
+        for name in ("reconcile_files", "reconcile_events")
+        if given[name] is not None
+    }
     if given["options"]:
         settings["options"] = _options(destination, given["options"], before or {})
     return settings
+
+
+def _cron(name: str, expression: str) -> str:
+    from exporters.cron import check_cron  # noqa: PLC0415  # the composition root
+
+    try:
+        return check_cron(expression)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"--{name.replace('_', '-')}: {error.message}", hint=error.hint
+        ) from error
 
 
 def _options(

@@ -11,9 +11,11 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from auditstore.cli.display import Column, Row, heading, listing, pairs, plain, show
+from auditstore.cli.schedule_view import schedules_as_json, show_schedules
 from auditstore.cli.wording import age, ago, number, size, utc
 from auditstore.destinations import INSECURE_HTTP
 from auditstore.sql import streams as sql
+from auditstore.sql.schedules import Schedule
 from auditstore.streams import Limits, Stream
 
 _STATE_STYLES: Final = {
@@ -35,6 +37,7 @@ class Details:
     changes: Sequence[Any]
     state_changes: Sequence[Any]
     now: datetime
+    schedules: Sequence[Schedule] = ()
 
 
 def intervals(connection: Connection, stream_id: int) -> list[tuple[int, int | None]]:
@@ -139,6 +142,7 @@ def show_details(details: Details) -> None:
         ("Worker", stream.lease_owner
          if stream.lease_until and stream.lease_until > now else "none"),
     ))  # fmt: skip
+    show_schedules(stream, details.schedules, now)
     heading("What it covers")
     if not details.intervals:
         show("Nothing yet.")
@@ -248,6 +252,7 @@ def details_as_json(details: Details) -> dict[str, Any]:
         "state_changes": [
             {name: getattr(each, name) for name in _STATE_CHANGE} for each in details.state_changes
         ],
+        "reconciliations": schedules_as_json(details.schedules),
     }
 
 

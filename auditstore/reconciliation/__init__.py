@@ -8,6 +8,7 @@ passes in.
 
 from auditstore.reconciliation.comparison import compare_stream
 from auditstore.reconciliation.findings import Finding, Kind
+from auditstore.reconciliation.incremental import compare_increment
 from auditstore.reconciliation.job import Restore
 from auditstore.reconciliation.scope import Level, Progress, Scope
 from auditstore.reconciliation.summary import Summary
@@ -20,5 +21,6 @@ __all__ = [
     "Restore",
     "Scope",
     "Summary",
+    "compare_increment",
     "compare_stream",
 ]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Engine
 
 from auditstore.layout import join
-from auditstore.objects import ObjectStore
+from auditstore.objects import ObjectInfo, ObjectStore
 from auditstore.reconciliation.due import note_undelivered, note_waiting
-from auditstore.reconciliation.files import compare_file
+from auditstore.reconciliation.files import compare_file, look_at
 from auditstore.reconciliation.findings import Finding
 from auditstore.reconciliation.inventory import Inventory, temporary_database
 from auditstore.reconciliation.job import Job, Restore
-from auditstore.reconciliation.ledger_walk import walk
+from auditstore.reconciliation.ledger_walk import check_head, note_other_ledger, walk
+from auditstore.reconciliation.parts import EVERYTHING, Part
 from auditstore.reconciliation.scope import Progress, Scope, Silent
 from auditstore.reconciliation.summary import Recorder, Summary
 from auditstore.reconciliation.unknown import compare_unknown
@@ -35,23 +37,27 @@ def compare_stream(
     restore: Callable[[ObjectStore], Restore] | None = None,
     progress: Progress = _SILENT,
     clock: Callable[[], float] = time.monotonic,
+    choose: Callable[[View], Part] = lambda _: EVERYTHING,
 ) -> Summary:
     """Compare one stream's outbox, ledger and store; each finding goes to ``report`` at once.
 
     ``open_store`` is called if there is anything to compare, and what it opens is closed.
     With ``restore`` each missing file is put back as it is found. Raises the store's and the
     database's errors if the comparison could not be brought to its end; the findings reported
-    by then are true, and not all. ``clock`` counts seconds.
+    by then are true, and not all. ``clock`` counts seconds. ``choose`` says which part to
+    compare; it is asked once the marks are known, and before anything is listed.
     """
     began = clock()
     with translated():
         view = look(engine, stream_id, scope)
-        summary = _summary(view, scope)
+        part = choose(view)
+        summary = _summary(view, scope, part)
         if view.was_ever_enabled:
             store = open_store()
             try:
                 restorer = None if restore is None else restore(store)
-                _compare(engine, store, scope, view, Recorder(summary, report), progress, restorer)
+                recorder = Recorder(summary, report)
+                _compare(engine, store, scope, view, recorder, progress, restorer, part)
             finally:
                 store.close()
     summary.seconds = clock() - began
@@ -66,41 +72,62 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
     recorder: Recorder,
     progress: Progress,
     restore: Restore | None,
+    part: Part,
 ) -> None:
-    prefix = view.stream.destination.prefix
     with temporary_database() as database:
-        inventory = Inventory.of(database, store.list(join(prefix, "") if prefix else ""), progress)
+        inventory = Inventory.of(database, _listing(store, view, part), progress)
         recorder.summary.objects_listed = len(inventory)
-        job = Job(engine, store, scope, view, inventory, database, recorder, progress, restore)
+        job = Job(
+            engine, store, scope, view, inventory, database, recorder, progress, restore, part
+        )
+        if part.doubt is not None:
+            note_other_ledger(job, part.doubt)
         _compare_files(job)
         note_waiting(job)
         compare_unknown(job)
 
 
+def _listing(store: ObjectStore, view: View, part: Part) -> Iterator[ObjectInfo]:
+    prefix = view.stream.destination.prefix
+    if part.reach == "nothing":
+        return iter(())
+    return store.list(join(prefix, "") if prefix else "", start_after=part.start_after)
+
+
 def _compare_files(job: Job) -> None:
-    view, summary = job.view, job.summary
-    total = view.last_sequence - view.first_sequence + 1
-    for done, row in enumerate(walk(job), start=1):
-        # Delivered by the time we looked: only then the listing must hold it.
-        if row.delivery is not None and row.sealed.sequence <= view.stream.delivered_sequence:
-            compare_file(job, row, row.delivery)
-        else:
-            note_undelivered(job, row)
-        job.progress.comparing(done, total, summary.bytes_read)
+    view, part, summary = job.view, job.part, job.summary
+    windows = part.windows(view.first_sequence, view.last_sequence)
+    check_head(job, windows)
+    total = sum(last - first + 1 for first, last in windows)
+    done = 0
+    for first, last in windows:
+        window = replace(job, view=replace(view, first_sequence=first, last_sequence=last))
+        for row in walk(window):
+            # Delivered by the time we looked: only then the listing must hold it.
+            if row.delivery is None or row.sealed.sequence > view.stream.delivered_sequence:
+                note_undelivered(job, row)
+            elif part.compares(row.sealed.sequence):
+                compare_file(job, row, row.delivery)
+            else:
+                look_at(job, row, row.delivery)
+            done += 1
+            job.progress.comparing(done, total, summary.bytes_read)
 
 
-def _summary(view: View, scope: Scope) -> Summary:
+def _summary(view: View, scope: Scope, part: Part) -> Summary:
     stream = view.stream
-    some = view.first_sequence <= view.last_sequence
+    windows = part.windows(view.first_sequence, view.last_sequence)
+    walked = [(first, last) for first, last in windows if first <= last]
     return Summary(
         stream_id=stream.stream_id,
         flow_id=stream.flow_id,
         url=stream.url,
         level=scope.level,
         intervals=view.intervals,
-        first_sequence=view.first_sequence if some else None,
-        last_sequence=view.last_sequence if some else None,
+        first_sequence=walked[0][0] if walked else None,
+        last_sequence=walked[-1][1] if walked else None,
         compared_at=view.now,
         head_sequence=stream.delivered_sequence,
         head_hash=stream.chain_hash.hex(),
+        verified_before=part.compared,
     )

@@ -12,7 +12,7 @@ def note_undelivered(job: Job, row: LedgerFile) -> None:
     sealed, stream = row.sealed, job.stream
     is_there = False
     if sealed.format != "json":
-        is_there = job.inventory.take(sealed.object_key) is not None
+        is_there = job.look_up(sealed.object_key) is not None
     if row.delivery is not None:
         kind, detail = Kind.NOT_YET_DUE, "delivered while the comparison ran; compare again"
     elif not stream.enabled and is_there:

@@ -28,12 +28,27 @@ def compare_file(job: Job, row: LedgerFile, delivery: Delivery) -> None:
         _compare_object(job, row, delivery)
 
 
+def look_at(job: Job, row: LedgerFile, delivery: Delivery) -> None:
+    """See by the listing alone that an old file is still there; compare it if it looks otherwise.
+
+    Files that are one object an event are left to the sample: the ledger has no size of each.
+    """
+    if row.sealed.format == "json":
+        return
+    info = job.inventory.take(row.sealed.object_key)
+    if info is not None and info.size == delivery.object_bytes:
+        etags = {info.etag, delivery.etag}
+        if None in etags or len(etags) == 1:
+            return
+    compare_file(job, row, delivery)
+
+
 # --- one object a file --------------------------------------------------------------
 
 
 def _compare_object(job: Job, row: LedgerFile, delivery: Delivery) -> None:
     sealed, summary = row.sealed, job.summary
-    info = job.inventory.take(sealed.object_key)
+    info = job.look_up(sealed.object_key)
     if info is None:
         _note_missing(job, _Repair(job, row), row, sealed.object_key)
         return
@@ -41,7 +56,9 @@ def _compare_object(job: Job, row: LedgerFile, delivery: Delivery) -> None:
     if job.reads_events:
         matched = contents.compare_lines(job, row, delivery)
     else:
-        matched = _as_listed(info, delivery) or _as_hashed(job, row, delivery)
+        # What is compared again is read: a store's word for it was taken the first time.
+        told = not job.part.is_again(sealed.sequence) and _as_listed(info, delivery)
+        matched = told or _as_hashed(job, row, delivery)
         summary.events_found += sealed.event_count
         summary.events_matched += sealed.event_count if matched else 0
     summary.files_matched += matched
@@ -140,7 +157,7 @@ def _compare_event(
     key = event_key(
         prefix=job.stream.destination.prefix, lead_id=entry.lead_id, event_id=entry.event_id
     )
-    chunks = job.read(key) if job.inventory.take(key) is not None else None
+    chunks = job.read(key) if job.may_be_there(key) else None
     if chunks is None:
         _note_missing(job, repair, row, key, entry)
         return

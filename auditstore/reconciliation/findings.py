@@ -14,6 +14,7 @@ class Kind(StrEnum):
     CHANGED_FILE = "changed-file"
     UNKNOWN_FILE = "unknown-file"
     MISSING_EVENT = "missing-event"
+    MISSING_LATE_EVENT = "missing-late-event"
     CHANGED_EVENT = "changed-event"
     DUPLICATE_EVENT = "duplicate-event"
     UNKNOWN_EVENT = "unknown-event"
@@ -23,6 +24,9 @@ class Kind(StrEnum):
     OVERDUE = "overdue"
     NOT_YET_DUE = "not-yet-due"
     RECOMPRESSED = "recompressed"
+    REWRITTEN = "rewritten"
+    NOT_COVERED = "not-covered"
+    PAST_RETENTION = "past-retention"
 
     @property
     def is_difference(self) -> bool:
@@ -36,7 +40,11 @@ class Kind(StrEnum):
 
 
 #: Findings that are worth saying, and no difference.
-INFORMATION: Final = frozenset({Kind.NOT_YET_DUE, Kind.RECOMPRESSED})
+INFORMATION: Final = frozenset(
+    {
+        Kind.NOT_YET_DUE, Kind.RECOMPRESSED, Kind.REWRITTEN, Kind.NOT_COVERED, Kind.PAST_RETENTION,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

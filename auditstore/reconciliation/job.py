@@ -10,8 +10,9 @@ from typing import Final
 from sqlalchemy import Engine
 
 from auditstore.ledger import LedgerFile
-from auditstore.objects import ObjectStore
+from auditstore.objects import ObjectInfo, ObjectStore
 from auditstore.reconciliation.inventory import Inventory
+from auditstore.reconciliation.parts import Part
 from auditstore.reconciliation.scope import Progress, Scope
 from auditstore.reconciliation.summary import Recorder, Summary
 from auditstore.reconciliation.view import View
@@ -38,6 +39,7 @@ class Job:
     recorder: Recorder
     progress: Progress
     restore: Restore | None
+    part: Part
 
     @property
     def stream(self) -> Stream:
@@ -53,6 +55,15 @@ class Job:
     def reads_events(self) -> bool:
         """Whether every object is read and compared event by event."""
         return self.scope.level == "events"
+
+    def look_up(self, key: str) -> ObjectInfo | None:
+        """An object as it was listed; the store is asked where the listing does not reach."""
+        info = self.inventory.take(key)
+        return info if info is not None or self.part.lists(key) else self.store.head(key)
+
+    def may_be_there(self, key: str) -> bool:
+        """Whether it is worth reading: it was listed, or the listing does not reach to it."""
+        return self.inventory.take(key) is not None or not self.part.lists(key)
 
     def read(self, key: str) -> Iterator[bytes] | None:
         """An object's stored bytes, counted; ``None`` if it is not there any more."""

@@ -5,12 +5,13 @@ Every row is checked before the store has its say about it. See ``docs/reference
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from auditstore.ledger import GENESIS, LedgerFile, row_hash
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
+from auditstore.reconciliation.parts import Doubt
 from auditstore.sql import comparison as sql
 from auditstore.sql import ledger as ledger_sql
 
@@ -20,7 +21,6 @@ _PAGE: Final = 200
 def walk(job: Job) -> Iterator[LedgerFile]:
     """Check the rows to compare, page by page, and yield each in order of sequence."""
     view = job.view
-    _check_head(job)
     after = view.first_sequence - 1
     previous = _row(job, after)
     if previous is None and after > 0:
@@ -142,12 +142,15 @@ def _check_hashes(job: Job, previous: LedgerFile | None, row: LedgerFile) -> Non
         )  # fmt: skip
 
 
-def _check_head(job: Job) -> None:
-    """The stream's own mark names the newest delivered row, so a deleted tail shows."""
+def check_head(job: Job, walked: Sequence[tuple[int, int]]) -> None:
+    """The stream's own mark names the newest delivered row, so a deleted tail shows.
+
+    Where it lies among the ``walked`` rows, its absence shows there.
+    """
     sequence = job.stream.delivered_sequence
     head = _row(job, sequence)
     if head is None:
-        if sequence > 0 and not job.view.first_sequence <= sequence <= job.view.last_sequence:
+        if sequence > 0 and not any(first <= sequence <= last for first, last in walked):
             _note_gap(job, sequence, sequence)
         return
     if head.row_hash != job.stream.chain_hash:
@@ -174,6 +177,17 @@ def _check_coverage(job: Job, gaps: list[tuple[int, int]]) -> None:
                     lead_id=entry.lead_id,
                     expected=entry.sha256.hex(),
                 )
+
+
+def note_other_ledger(job: Job, doubt: Doubt) -> None:
+    """Report that the ledger is not the one of which a part was verified before."""
+    job.recorder.note(
+        Kind.BROKEN_CHAIN,
+        f"the ledger is not the one that was verified at {doubt.verified_at.isoformat()}: up to "
+        "this file it was rewritten, or an earlier state of the database came back; all of it is "
+        "compared anew",
+        sequence=doubt.sequence, expected=doubt.expected, found=doubt.found,
+    )  # fmt: skip
 
 
 def _note_gap(job: Job, first: int, last: int) -> None:

@@ -28,10 +28,10 @@ class TextReport:
     def stream(self, summary: Summary, comparison_round: int) -> None:
         """Write the stream's section, and begin the next."""
         after = ", after the repair" if comparison_round > 1 else ""
-        self._line(
-            f"Stream {summary.stream_id}: flow {summary.flow_id} to {summary.url}: "
-            f"{summary.result.upper()}{after}"
+        what = summary.views or (
+            f"Stream {summary.stream_id}: flow {summary.flow_id} to {summary.url}"
         )
+        self._line(f"{what}: {summary.result.upper()}{after}")
         for line in _figures(summary):
             self._line(f"  {line}")
         for kind in Kind:
@@ -83,12 +83,24 @@ def printable(text: str) -> str:
 
 
 def _figures(summary: Summary) -> Iterator[str]:
+    if summary.views:
+        yield (
+            f"events   {summary.events_expected} expected, {summary.events_found} found, "
+            f"{summary.events_matched} matched, "
+            f"{summary.events_rewritten} of them spelled otherwise"
+        )
+        return
     if summary.first_sequence is None:
         yield "ledger   no files"
     else:
         yield (
             f"ledger   files {summary.first_sequence} to {summary.last_sequence}, "
             f"head {summary.head_sequence} {summary.head_hash}"
+        )
+    if summary.verified_before:
+        yield (
+            f"before   files 1 to {summary.verified_before} were compared by earlier runs; of "
+            "them only some are compared again here"
         )
     yield (
         f"files    {summary.files_expected} expected, {summary.files_found} found, "

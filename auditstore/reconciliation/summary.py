@@ -20,7 +20,8 @@ class Summary:
     *files* the events of a file are counted as found and matched with it; at the level
     *events* each is read. ``intervals`` are the covered positions, from exclusive, to
     inclusive. Whoever keeps ``head_sequence`` and ``head_hash`` elsewhere can prove later that
-    the ledger up to there is still the same.
+    the ledger up to there is still the same. Of the files up to ``verified_before`` an earlier run
+    compared all, and this one only some again; it is 0 where this one compared all.
     """
 
     stream_id: int
@@ -33,6 +34,7 @@ class Summary:
     compared_at: datetime | None = None
     head_sequence: int = 0
     head_hash: str = ""
+    verified_before: int = 0
     files_expected: int = 0
     files_found: int = 0
     files_matched: int = 0
@@ -45,6 +47,9 @@ class Summary:
     counts: Counter[Kind] = field(default_factory=Counter)
     repaired: int = 0
     seconds: float | None = None
+    # Of a comparison of two views: which, and how many events are equal but for their spelling.
+    views: str = ""
+    events_rewritten: int = 0
     error: AuditStoreError | None = None
 
     @property

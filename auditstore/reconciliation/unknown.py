@@ -41,8 +41,9 @@ def compare_unknown(job: Job) -> None:
         sharing = [
             stream for stream in streams.find(connection) if stream.overlaps(job.stream.destination)
         ]
-    _spool_ranges(job, sharing)
-    for page in job.inventory.unknown_pages():
+    for number, page in enumerate(job.inventory.unknown_pages()):
+        if number == 0:
+            _spool_ranges(job, sharing)
         known = _known(job, sharing, [info.key for info in page])
         for info in page:
             if info.key.rpartition("/")[2].startswith(VERIFICATION_PREFIX):

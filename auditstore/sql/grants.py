@@ -38,7 +38,7 @@ EXPORTER_NEEDS: Final[tuple[Right, ...]] = (
     Right("schema", "auditstore", "USAGE"),
     *_tables(
         "SELECT", "events", "streams", "stream_intervals", "files", "credentials", "changes",
-        "state_changes", "daemons", "alembic_version",
+        "state_changes", "daemons", "alembic_version", "imports", "imported_events",
     ),
     *_columns(
         "INSERT", "files", "stream_id", "sequence", "first_position", "last_position",

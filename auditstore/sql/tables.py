@@ -83,7 +83,7 @@ credentials = Table(
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("changed_at", _TIME, nullable=False, server_default=_NOW),
     UniqueConstraint("name"),
-    CheckConstraint("kind IN ('s3', 'azure')", name="credentials_kind_check"),
+    CheckConstraint("kind IN ('s3', 'azure', 'leadconduit')", name="credentials_kind_check"),
 )
 
 streams = Table(
@@ -102,6 +102,9 @@ streams = Table(
     Column("max_bytes", BigInteger, nullable=False),
     Column("max_events", Integer, nullable=False),
     Column("max_delay", Float, nullable=False),
+    # When its reconciliations are due, by level: a cron expression in UTC, or off.
+    Column("reconcile_files", Text, nullable=False, server_default=text("'0 * * * *'")),
+    Column("reconcile_events", Text, nullable=False, server_default=text("'0 3 * * *'")),
     Column("enabled", Boolean, nullable=False),
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("changed_at", _TIME, nullable=False, server_default=_NOW),
@@ -323,4 +326,83 @@ readings = Table(
     Column("flow_id", _BYTES, nullable=False),
     Column("event_id", _BYTES, nullable=False),
     Index("readings_event_idx", "flow_id", "event_id", "reading_id"),
+)
+
+# Events that came from another view than the flow engine. Ordinary appends touch neither table.
+imports = Table(
+    "imports",
+    metadata,
+    Column("import_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("database_user", Text, nullable=False, server_default=text("session_user")),
+    Column("started_at", _TIME, nullable=False, server_default=_NOW),
+    # Without it, the import was cut short; what it appended by then is appended.
+    Column("finished_at", _TIME),
+    Column("offered", BigInteger, nullable=False, server_default=text("0")),
+    Column("appended", BigInteger, nullable=False, server_default=text("0")),
+    Column("existing", BigInteger, nullable=False, server_default=text("0")),
+    Column("refused", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("kind IN ('import', 'adopt')", name="imports_kind_check"),
+)
+
+imported_events = Table(
+    "imported_events",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("import_id", BigInteger, ForeignKey(imports.c.import_id), nullable=False),
+    Index("imported_events_import_idx", "import_id", "position"),
+)
+
+# Up to where each stream was compared, at each level.
+verified = Table(
+    "verified",
+    metadata,
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("level", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    # The ledger's head at that file: whoever rewrites what came before changes it.
+    Column("row_hash", LargeBinary, nullable=False),
+    Column("verified_at", _TIME, nullable=False),
+    # The files up to there that were not clean.
+    Column("unclean", ARRAY(BigInteger), nullable=False, server_default=text("'{}'")),
+    # The last file that was read again as a sample.
+    Column("sampled_sequence", BigInteger, nullable=False, server_default=text("0")),
+    # When the whole listing was looked at last; NULL asks for it at the next run.
+    Column("looked_at", _TIME),
+    # Of two runs at once, the later to end does not undo what the other has written.
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    PrimaryKeyConstraint("stream_id", "level"),
+    CheckConstraint("level IN ('files', 'events')", name="verified_level_check"),
+    CheckConstraint("sequence > 0 AND sampled_sequence >= 0", name="verified_sequence_check"),
+)
+
+# When the next run of each stream is due, at each level, and what came of the last.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("stream_id", BigInteger, ForeignKey(streams.c.stream_id), nullable=False),
+    Column("level", Text, nullable=False),
+    # The setting that `next_run_at` follows from.
+    Column("cron", Text, nullable=False),
+    Column("next_run_at", _TIME),
+    Column("lease_owner", Text),
+    Column("lease_until", _TIME),
+    Column("began_at", _TIME),
+    Column("ended_at", _TIME),
+    Column("result", Text),
+    # How many of each kind.
+    Column("differences", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("seconds", Float),
+    Column("files", BigInteger),
+    Column("error_code", Text),
+    Column("error_cause", Text),
+    Column("error_hint", Text),
+    PrimaryKeyConstraint("stream_id", "level"),
+    CheckConstraint("level IN ('files', 'events')", name="schedules_level_check"),
+    CheckConstraint(
+        "result IN ('reconciled', 'differences', 'not compared')", name="schedules_result_check"
+    ),
+    Index("schedules_due_idx", "next_run_at"),
 )

@@ -189,7 +189,7 @@ STREAMS = """
 CREATE TABLE auditstore.credentials (
     credential_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name           text NOT NULL UNIQUE,
-    kind           text NOT NULL CONSTRAINT credentials_kind_check CHECK (kind IN ('s3', 'azure')),
+    kind           text NOT NULL CONSTRAINT credentials_kind_check CHECK (kind IN ('s3', 'azure', 'leadconduit')),
     ciphertext     bytea NOT NULL,
     hint           text NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -210,6 +210,8 @@ CREATE TABLE auditstore.streams (
     max_bytes           bigint NOT NULL,
     max_events          integer NOT NULL,
     max_delay           double precision NOT NULL,
+    reconcile_files     text NOT NULL DEFAULT '0 * * * *',
+    reconcile_events    text NOT NULL DEFAULT '0 3 * * *',
     enabled             boolean NOT NULL,
     created_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     changed_at          timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -431,6 +433,98 @@ CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.changes
     FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
 """
 
+# Events that came from LeadConduit's view or a bucket of its own, and not from the flow engine.
+IMPORTS = """
+CREATE TABLE auditstore.imports (
+    import_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind           text NOT NULL CONSTRAINT imports_kind_check CHECK (kind IN ('import', 'adopt')),
+    source         text NOT NULL,
+    actor          text NOT NULL,
+    database_user  text NOT NULL DEFAULT session_user,
+    started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at    timestamptz,
+    offered        bigint NOT NULL DEFAULT 0,
+    appended       bigint NOT NULL DEFAULT 0,
+    existing       bigint NOT NULL DEFAULT 0,
+    refused        bigint NOT NULL DEFAULT 0
+);
+
+CREATE TABLE auditstore.imported_events (
+    position   bigint PRIMARY KEY,
+    import_id  bigint NOT NULL REFERENCES auditstore.imports
+);
+CREATE INDEX imported_events_import_idx ON auditstore.imported_events (import_id, position);
+
+CREATE FUNCTION auditstore.guard_import() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.finished_at IS NOT NULL THEN
+        RAISE EXCEPTION 'import % is finished: its record is final', OLD.import_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF (NEW.import_id, NEW.kind, NEW.source, NEW.actor, NEW.database_user, NEW.started_at)
+       IS DISTINCT FROM
+       (OLD.import_id, OLD.kind, OLD.source, OLD.actor, OLD.database_user, OLD.started_at) THEN
+        RAISE EXCEPTION 'import %: who imported what, and when, is final', OLD.import_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION auditstore.guard_import() FROM PUBLIC;
+
+CREATE TRIGGER finished_once BEFORE UPDATE ON auditstore.imports
+    FOR EACH ROW EXECUTE FUNCTION auditstore.guard_import();
+CREATE TRIGGER append_only BEFORE DELETE ON auditstore.imports
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.imports
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.imported_events
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.imported_events
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+"""
+IMPORTS_GRANTS = {
+    "auditstore_exporter": "GRANT SELECT ON auditstore.imports, auditstore.imported_events TO auditstore_exporter",
+}
+# What was verified, so that a run costs what is new; and when the next run of each stream is due.
+RECONCILING = """
+CREATE TABLE auditstore.verified (
+    stream_id         bigint NOT NULL REFERENCES auditstore.streams,
+    level             text NOT NULL,
+    sequence          bigint NOT NULL,
+    row_hash          bytea NOT NULL,
+    verified_at       timestamptz NOT NULL,
+    unclean           bigint[] NOT NULL DEFAULT '{}',
+    sampled_sequence  bigint NOT NULL DEFAULT 0,
+    looked_at         timestamptz,
+    version           bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (stream_id, level),
+    CONSTRAINT verified_level_check CHECK (level IN ('files', 'events')),
+    CONSTRAINT verified_sequence_check CHECK (sequence > 0 AND sampled_sequence >= 0)
+);
+
+CREATE TABLE auditstore.schedules (
+    stream_id    bigint NOT NULL REFERENCES auditstore.streams,
+    level        text NOT NULL,
+    cron         text NOT NULL,
+    next_run_at  timestamptz,
+    lease_owner  text,
+    lease_until  timestamptz,
+    began_at     timestamptz,
+    ended_at     timestamptz,
+    result       text,
+    differences  jsonb NOT NULL DEFAULT '{}',
+    seconds      double precision,
+    files        bigint,
+    error_code   text,
+    error_cause  text,
+    error_hint   text,
+    PRIMARY KEY (stream_id, level),
+    CONSTRAINT schedules_level_check CHECK (level IN ('files', 'events')),
+    CONSTRAINT schedules_result_check CHECK (result IN ('reconciled', 'differences', 'not compared'))
+);
+CREATE INDEX schedules_due_idx ON auditstore.schedules (next_run_at);
+"""
+
 REVOKES = """
 REVOKE ALL ON FUNCTION auditstore.refuse_change() FROM PUBLIC;
 REVOKE ALL ON FUNCTION auditstore.guard_file() FROM PUBLIC;
@@ -463,6 +557,8 @@ GRANTS = {
                       state, state_code, state_cause, state_hint, state_since, attempts, next_try_at,
                       lease_owner, lease_until) ON auditstore.streams TO auditstore_exporter;
         GRANT INSERT, UPDATE, DELETE ON auditstore.daemons TO auditstore_exporter;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON auditstore.verified TO auditstore_exporter;
+        GRANT SELECT, INSERT, UPDATE ON auditstore.schedules TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.last_position() TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.open_writers() TO auditstore_exporter;
         GRANT EXECUTE ON FUNCTION auditstore.make_partitions(text, timestamptz, integer) TO auditstore_exporter;
@@ -491,10 +587,14 @@ def upgrade() -> None:
     op.execute(ACCOUNTS)
     op.execute(STATE_RECORD)
     op.execute(LEDGER_GUARD)
+    op.execute(IMPORTS)
+    op.execute(RECONCILING)
     op.execute(REVOKES)
     for role, purpose in ROLES.items():
         if make_role(role, purpose):
             op.execute(GRANTS[role])
+            if role in IMPORTS_GRANTS:
+                op.execute(IMPORTS_GRANTS[role])
 
 
 def make_role(role: str, purpose: str) -> bool:

@@ -199,3 +199,33 @@ def test_disabled_streams_are_compared(scene: Scene, run: Run) -> None:
         streams.disable(connection, 1, actor="test")
     _delete_second(scene)
     assert run().exit_code == 1
+
+
+def test_incremental(scene: Scene, run: Run) -> None:
+    """The second run compares what is new and says so; a finding comes again; anew is all."""
+    assert "3 expected, 3 found, 3 matched" in run("--incremental").stdout
+    scene.append(4)
+    scene.deliver(1)
+    second = run("--incremental", "--format", "json")
+    (stream,) = json.loads(second.stdout)["streams"]
+    assert stream["verified_before"] == 3
+    # The new file, and the sample: of three, all.
+    assert stream["files_expected"] == 4
+    key = _delete_second(scene)
+    for _ in range(2):
+        again = run("--incremental")
+        assert again.exit_code == 1
+        assert key in again.stdout
+        assert "files 1 to 4 were compared by earlier runs" in again.stdout
+    assert "RECONCILED, after the repair" in run("--incremental", "--repair").stdout
+    anew = run("--incremental", "--anew")
+    assert anew.exit_code == 0
+    assert "4 expected, 4 found, 4 matched" in anew.stdout
+    assert "earlier runs" not in anew.stdout
+
+
+@pytest.mark.usefixtures("scene")
+def test_options_that_do_not_go_together(run: Run) -> None:
+    """A time filter would leave something out that is then taken for verified."""
+    assert run("--incremental", "--since", "2026-01-01").exit_code == 2
+    assert run("--anew").exit_code == 2

@@ -55,13 +55,16 @@ MATRIX = {
         (EXPORTER, "table", name, "SELECT")
         for name in (
             "events", "streams", "stream_intervals", "files", "credentials", "changes", "daemons",
-            "state_changes", "alembic_version",
+            "state_changes", "alembic_version", "imports", "imported_events", "verified",
+            "schedules",
         )
     ),
     *((EXPORTER, "column", f"files.{name}", "INSERT") for name in SEALED),
     *((EXPORTER, "column", f"files.{name}", "UPDATE") for name in DELIVERED),
     *((EXPORTER, "column", f"streams.{name}", "UPDATE") for name in MARKS),
     *((EXPORTER, "table", "daemons", each) for each in ("INSERT", "UPDATE", "DELETE")),
+    *((EXPORTER, "table", "verified", each) for each in ("INSERT", "UPDATE", "DELETE")),
+    *((EXPORTER, "table", "schedules", each) for each in ("INSERT", "UPDATE")),
     (EXPORTER, "function", "last_position", "EXECUTE"),
     (EXPORTER, "function", "make_partitions", "EXECUTE"),
     (EXPORTER, "function", "open_writers", "EXECUTE"),
@@ -350,6 +353,12 @@ def test_a_whole_exporter_works_as_the_exporter_alone(
         path.unlink()
     cli.run("reconcile", "--level", "events", code=1)
     cli.run("reconcile", "--level", "events", "--repair")
+    export = tmp_path / "export.ndjson"
+    export.write_bytes(b"\n".join(snapshot(number) for number in range(9)))
+    cli.run("reconcile", "--source", str(export), "--against", "outbox", "--against", "cloud")
+    said, hint = cli.error("import", str(export))
+    assert "permission denied" in said
+    assert "auditstore migrate" in hint
     assert cli.json("status")["streams"][0]["state"] == "streaming"
     assert cli.json("stream", "list")[0]["stream_id"] == stream.stream_id
     cli.run("stream", "show", str(stream.stream_id))
