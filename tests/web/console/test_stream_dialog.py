@@ -25,9 +25,8 @@ def filled(**changes: str) -> dict[str, str]:
 
 def test_it_says_what_changes_before_it_is_saved(ada: Browser, engine: sa.Engine) -> None:
     """The preview names the consequence and the next file's key, and changes nothing."""
-    said = ada.post("/flow/stream/preview", htmx=True, **filled(confirm="")).text.replace(
-        "<wbr>", ""
-    )
+    said = ada.post("/flow/stream/preview", htmx=True, **filled(confirm="")).text
+    said = said.replace("<wbr>", "")
     assert "Every event appended from now on is delivered to s3://some-bucket/leads" in said
     assert "leads/flow_id=flow-1/date=" in said
     one_each = ada.post("/flow/stream/preview", htmx=True, **filled(s3_format="json")).text
