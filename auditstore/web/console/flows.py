@@ -57,7 +57,7 @@ def flows(visit: Visit) -> Response:
     template = "flows_rows.html" if visit.query.get("part") == "rows" else "flows.html"
     return shown(
         visit, template, lines=lines, now=now, exporting=exporting, search=part, more=more,
-        after=after, sparks={} if template == "flows.html" else _sparks(visit, lines),
+        after=after, sparks=None if template == "flows.html" else _sparks(visit, lines),
     )  # fmt: skip
 
 

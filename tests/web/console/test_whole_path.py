@@ -266,3 +266,34 @@ def test_what_a_page_shows_renews_itself(browser: Browser, console_site: Console
         assert before > 0
         site.append_leads(1, seed=2)
         eventually(lambda: page.locator("tbody tr").count() > before, within=20, what="the row")
+
+
+def test_the_keyboard_alone_reaches_and_leaves_the_dialog(
+    browser: Browser, console_site: ConsoleSite
+) -> None:
+    """The skip link comes first; Escape gives the focus back to where it was."""
+    site = console_site
+    site.append_leads(1)
+    with new_page(browser) as watched:
+        page = watched.page
+        log_in(page, site)
+        page.goto(f"{site.url}/flow?id={FLOW}")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        icon = page.locator("#event-stream")
+        for _ in range(4):
+            page.keyboard.press("Tab")
+            if icon.evaluate("each => each === document.activeElement"):
+                break
+        expect(icon).to_be_focused()
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_be_visible()
+        inside = "each => each.contains(document.activeElement)"
+        for _ in range(3):
+            assert dialog.evaluate(inside), "the focus has left the dialog"
+            page.keyboard.press("Tab")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        expect(icon).to_be_focused()
