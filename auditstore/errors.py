@@ -194,6 +194,15 @@ class HistoryLost(AuditStoreError):
     code = "history-lost"
 
 
+# --- reconciling ------------------------------------------------------------------
+
+
+class ReportDamaged(AuditStoreError):
+    """A reconciliation's report is not what its own hash says."""
+
+    code = "report-damaged"
+
+
 # --- other views of the events ------------------------------------------------------
 
 

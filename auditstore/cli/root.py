@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "serve": "The web console.",
     "user": "Who may sign in to the console.",
     "import": "Take in events of LeadConduit or a bucket.",
+    "report": "Reports of comparisons that were kept.",
     "demo": "See it all work, with nothing to prepare.",
 }
 

@@ -43,7 +43,10 @@ _SIDES: Final = (
         "--adopt", is_flag=True,
         help="Append LeadConduit's events that the outbox lacks, then compare again.",
     ),
-    click.option("--dry-run", is_flag=True, help="With --adopt: say what would be appended."),
+    click.option(
+        "--dry-run", is_flag=True,
+        help="With --adopt or --repair: say what would be done, and change nothing.",
+    ),
 )  # fmt: skip
 
 

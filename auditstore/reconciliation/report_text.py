@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final, TextIO
 
 from auditstore.reconciliation.findings import Finding, Kind
+from auditstore.reconciliation.patterns import Pattern, Sort
 from auditstore.reconciliation.summary import Summary
 
 #: How many findings of each kind are shown.
 SHOWN: Final = 50
+_SHOWN_HOURS: Final = 10
+# Below so many milliseconds a delay is told in this unit.
+_UNITS: Final = ((120_000, 1000, "s"), (7_200_000, 60_000, "min"), (172_800_000, 3_600_000, "h"))
 
 
 class TextReport:
@@ -18,6 +23,7 @@ class TextReport:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._kept: dict[Kind, list[Finding]] = {}
+        self._before: Summary | None = None
 
     def finding(self, finding: Finding, comparison_round: int) -> None:  # noqa: ARG002  # told with the stream
         """Kept if it is among the first of its kind; all are counted in the summary."""
@@ -34,6 +40,12 @@ class TextReport:
         self._line(f"{what}: {summary.result.upper()}{after}")
         for line in _figures(summary):
             self._line(f"  {line}")
+        if comparison_round > 1 and self._before is not None:
+            self._line(f"  {_before(self._before)}")
+        self._before = summary
+        if summary.pattern is not None:
+            for line in _pattern(summary.pattern):
+                self._line(f"  {line}")
         for kind in Kind:
             self._findings(kind, summary.counts[kind])
         if summary.error is not None:
@@ -60,6 +72,8 @@ class TextReport:
         self._line(f"  {kind.in_words} ({count}{'' if kind.is_difference else ', no difference'})")
         for finding in kept:
             repaired = " [repaired]" if finding.repaired else ""
+            if finding.planned:
+                repaired = " [would be put back]"
             self._line(f"    {_place(finding)}: {finding.detail}{repaired}")
             told = [
                 f"{word} {value}"
@@ -68,6 +82,10 @@ class TextReport:
             ]
             if told:
                 self._line(f"      {', '.join(told)}")
+            if finding.fields is not None:
+                self._line(f"      {finding.fields}")
+            if finding.command is not None:
+                self._line(f"      shown by  {finding.command}")
         if count > len(kept):
             self._line(f"    and {count - len(kept)} more: --format csv or json lists them all")
 
@@ -117,6 +135,59 @@ def _figures(summary: Summary) -> Iterator[str]:
     )
 
 
+def _before(summary: Summary) -> str:
+    return (
+        f"before   {summary.differences} differences, {summary.files_matched} files matched, "
+        f"{summary.events_matched} events matched; {summary.repaired} findings put right since"
+    )
+
+
+def _pattern(pattern: Pattern) -> Iterator[str]:
+    delay = pattern.delay
+    if delay is not None:
+        yield (
+            f"delay    50 % within {seconds(delay.p50)}, 95 % {seconds(delay.p95)}, "
+            f"99 % {seconds(delay.p99)}, worst {seconds(delay.worst)}"
+        )
+    differing = [sort for sort in pattern.sorts if sort.tally.differs]
+    if not differing and not pattern.differing:
+        return
+    yield "by type and outcome, where they differ: expected, found, matched"
+    for sort in differing:
+        yield f"  {_sort(sort)}"
+    yield "by hour of recording (UTC), where they differ"
+    for sort in pattern.differing[:_SHOWN_HOURS]:
+        yield f"  {moment(sort.start or 0)}  {_sort(sort)}"
+    more = len(pattern.differing) - _SHOWN_HOURS + pattern.differing_left_out
+    if more > 0:
+        yield f"  and {more} more"
+
+
+def _sort(sort: Sort) -> str:
+    tally = sort.tally
+    return f"{kind_name(sort)}: {tally.expected}, {tally.found}, {tally.matched}"
+
+
+def kind_name(sort: Sort) -> str:
+    """Type and outcome in words."""
+    return f"{sort.type or '(no type)'} {sort.outcome or '(no outcome)'}"
+
+
+def moment(seconds_since_epoch: int) -> str:
+    """A moment in UTC, to the minute."""
+    return f"{datetime.fromtimestamp(seconds_since_epoch, UTC):%Y-%m-%d %H:%M}"
+
+
+def seconds(milliseconds: int) -> str:
+    """How long, in the unit that suits."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    for below, unit, name in _UNITS:
+        if milliseconds < below:
+            return f"{milliseconds / unit:.1f} {name}"
+    return f"{milliseconds / 86_400_000:.1f} days"
+
+
 def _place(finding: Finding) -> str:
     parts = []
     if finding.sequence is not None:
@@ -125,6 +196,8 @@ def _place(finding: Finding) -> str:
         parts.append(finding.object_key)
     if finding.event_id is not None:
         parts.append(f"event {finding.event_id}")
+    if finding.type is not None:
+        parts.append(f"{finding.type} {finding.outcome or ''}".strip())
     if finding.lead_id is not None:
         parts.append(f"lead {finding.lead_id}")
     if finding.position is not None:

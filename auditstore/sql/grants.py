@@ -55,6 +55,11 @@ EXPORTER_NEEDS: Final[tuple[Right, ...]] = (
         "state_hint", "state_since", "attempts", "next_try_at", "lease_owner", "lease_until",
     ),
     *(Right("table", "daemons", privilege) for privilege in ("INSERT", "UPDATE", "DELETE")),
+    Right("table", "reconciliations", "SELECT"),
+    *_columns(
+        "INSERT", "reconciliations", "started_at", "ended_at", "actor", "scope", "result",
+        "counts", "heads", "report", "sha256",
+    ),
     Right("function", "last_position()", "EXECUTE"),
     Right("function", "open_writers()", "EXECUTE"),
     Right("function", "make_partitions(text, timestamptz, integer)", "EXECUTE"),

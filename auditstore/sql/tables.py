@@ -328,6 +328,35 @@ readings = Table(
     Index("readings_event_idx", "flow_id", "event_id", "reading_id"),
 )
 
+# What each reconciliation reported, so that it can be shown later as it was.
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("reconciliation_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kept_at", _TIME, nullable=False, server_default=_NOW),
+    Column("started_at", _TIME, nullable=False),
+    Column("ended_at", _TIME, nullable=False),
+    # The database's word for who it was, and the client's own.
+    Column("database_user", Text, nullable=False, server_default=text("session_user")),
+    Column("actor", Text, nullable=False),
+    Column("scope", JSONB, nullable=False),
+    Column("result", Text, nullable=False),
+    # How many findings of each kind, at the end.
+    Column("counts", JSONB, nullable=False),
+    # The ledger's head of each stream: sequence and hash.
+    Column("heads", JSONB, nullable=False),
+    # The canonical JSON that the hash is of: json keeps a text as it is, jsonb does not.
+    Column("report", JSON, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    CheckConstraint(
+        "result IN ('reconciled', 'differences', 'not compared')",
+        name="reconciliations_result_check",
+    ),
+    CheckConstraint(
+        "sha256 = sha256(convert_to(report::text, 'UTF8'))", name="reconciliations_sha256_check"
+    ),
+)
+
 # Events that came from another view than the flow engine. Ordinary appends touch neither table.
 imports = Table(
     "imports",

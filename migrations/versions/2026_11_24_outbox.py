@@ -569,6 +569,38 @@ GRANTS = {
     """,
 }
 
+# The reports of reconciliations: whoever may keep one can neither change nor remove any.
+RECONCILIATIONS = """
+CREATE TABLE auditstore.reconciliations (
+    reconciliation_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kept_at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at         timestamptz NOT NULL,
+    ended_at           timestamptz NOT NULL,
+    database_user      text NOT NULL DEFAULT session_user,
+    actor              text NOT NULL,
+    scope              jsonb NOT NULL,
+    result             text NOT NULL,
+    counts             jsonb NOT NULL,
+    heads              jsonb NOT NULL,
+    report             json NOT NULL,
+    sha256             bytea NOT NULL,
+    CONSTRAINT reconciliations_result_check CHECK (result IN ('reconciled', 'differences', 'not compared')),
+    CONSTRAINT reconciliations_sha256_check CHECK (sha256 = sha256(convert_to(report::text, 'UTF8')))
+);
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.reconciliations
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.reconciliations
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+"""
+
+RECONCILIATIONS_GRANTS = """
+GRANT SELECT ON auditstore.reconciliations TO auditstore_exporter;
+GRANT INSERT (started_at, ended_at, actor, scope, result, counts, heads, report, sha256)
+    ON auditstore.reconciliations TO auditstore_exporter;
+"""
+GRANTS["auditstore_exporter"] += RECONCILIATIONS_GRANTS
+
 
 def upgrade() -> None:
     connection = op.get_bind()
@@ -589,6 +621,7 @@ def upgrade() -> None:
     op.execute(LEDGER_GUARD)
     op.execute(IMPORTS)
     op.execute(RECONCILING)
+    op.execute(RECONCILIATIONS)
     op.execute(REVOKES)
     for role, purpose in ROLES.items():
         if make_role(role, purpose):

@@ -46,6 +46,9 @@ MARKS = [
     "history", "state", "state_code", "state_cause", "state_hint", "state_since", "attempts",
     "next_try_at", "lease_owner", "lease_until",
 ]  # fmt: skip
+KEPT = [
+    "started_at", "ended_at", "actor", "scope", "result", "counts", "heads", "report", "sha256",
+]  # fmt: skip
 #: (role, kind, object, privilege): all there are, besides the owner's own.
 MATRIX = {
     *((role, "schema", "auditstore", "USAGE") for role in ROLES),
@@ -65,6 +68,8 @@ MATRIX = {
     *((EXPORTER, "table", "daemons", each) for each in ("INSERT", "UPDATE", "DELETE")),
     *((EXPORTER, "table", "verified", each) for each in ("INSERT", "UPDATE", "DELETE")),
     *((EXPORTER, "table", "schedules", each) for each in ("INSERT", "UPDATE")),
+    (EXPORTER, "table", "reconciliations", "SELECT"),
+    *((EXPORTER, "column", f"reconciliations.{name}", "INSERT") for name in KEPT),
     (EXPORTER, "function", "last_position", "EXECUTE"),
     (EXPORTER, "function", "make_partitions", "EXECUTE"),
     (EXPORTER, "function", "open_writers", "EXECUTE"),
