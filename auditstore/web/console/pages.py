@@ -129,7 +129,7 @@ def _environment() -> Environment:
         autoescape=select_autoescape(["html"], default=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals.update(link=link, tone=tone, version=_version())
+    environment.globals.update(link=link, tone=tone, version=installed_version())
     environment.filters.update(
         age=age,
         ago=ago,
@@ -163,8 +163,9 @@ def breakable(key: str) -> Markup:
     return Markup(str(escape(key)).replace("/", "/<wbr>"))  # noqa: S704  # escaped
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """Which auditstore this is."""
     try:
         return version("auditstore")
     except PackageNotFoundError:
-        return ""
+        return "(not installed)"

@@ -10,13 +10,14 @@ from starlette.responses import FileResponse, Response
 from auditstore import streams
 from auditstore.errors import ConfigurationError, NotFound
 from auditstore.reconciliation import Level, Scope
+from auditstore.reconciliation.reports import FORMATS
 from auditstore.web.console.flows import frame
 from auditstore.web.console.pages import Visit, moved, shown
-from auditstore.web.console.reconcile_jobs import FORMATS, ReconcileJob, ReconcileJobs
+from auditstore.web.console.reconcile_jobs import ReconcileJob, ReconcileJobs
 
 _TYPES: Final = {
     "text": "text/plain; charset=utf-8", "json": "application/json",
-    "csv": "text/csv; charset=utf-8",
+    "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8",
 }  # fmt: skip
 
 
