@@ -41,7 +41,9 @@ class Trial:
     warning: str = ""
 
 
-def try_secret(session: SecretKeeper, secret: Mapping[str, str], using: Sequence[Stream]) -> list[Trial]:
+def try_secret(
+    session: SecretKeeper, secret: Mapping[str, str], using: Sequence[Stream]
+) -> list[Trial]:
     """Write and read back on each stream's destination, enabled or not, with the new secret."""
 
     def one(stream: Stream) -> Trial:

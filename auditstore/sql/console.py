@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, or_, select, text
+from sqlalchemy import Connection, Select, bindparam, func, or_, select, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -15,7 +15,7 @@ from auditstore.events import first_id_at
 from auditstore.ledger import LedgerFile
 from auditstore.sql.events import EventFilter
 from auditstore.sql.ledger import one_file
-from auditstore.sql.tables import changes, credentials, events, files, streams
+from auditstore.sql.tables import changes, credentials, events, files, readings, streams
 
 # From flow to flow by the index: PostgreSQL has no skip scan of its own for this, and reading
 # all events to find a thousand flows would be the whole table.
@@ -147,17 +147,7 @@ def search(
     their case. A search that found less looks no further by itself: no request reads a flow
     from end to end.
     """
-    statement = select(*_ROW, events.c.payload).where(events.c.flow_id == wanted.flow_id)
-    if wanted.lead_id is not None:
-        statement = statement.where(events.c.lead_id == wanted.lead_id)
-    if wanted.event_id is not None:
-        statement = statement.where(events.c.event_id == wanted.event_id)
-    if wanted.start is not None:
-        statement = statement.where(events.c.event_id >= first_id_at(wanted.start))
-    if wanted.end is not None:
-        statement = statement.where(events.c.event_id < first_id_at(wanted.end))
-    if wanted.before_id is not None:
-        statement = statement.where(events.c.event_id < wanted.before_id)
+    statement = _by_index(wanted)
     near = statement.order_by(events.c.event_id.desc()).limit(look_at + 1).subquery()
     columns = [near.c[column.name] for column in _ROW]
     matching = select(*columns).order_by(near.c.event_id.desc()).limit(limit + 1)
@@ -179,6 +169,20 @@ def search(
     )  # fmt: skip
     edge = list(connection.execute(ids).scalars())
     return Searched(rows, edge[0] if len(edge) == 2 else None)
+
+
+def _by_index(wanted: EventFilter) -> Select[Any]:
+    """What the indexes narrow: flow, lead, and the period in the ids."""
+    statement = select(*_ROW, events.c.payload).where(events.c.flow_id == wanted.flow_id)
+    if wanted.lead_id is not None:
+        statement = statement.where(events.c.lead_id == wanted.lead_id)
+    if wanted.start is not None:
+        statement = statement.where(events.c.event_id >= first_id_at(wanted.start))
+    if wanted.end is not None:
+        statement = statement.where(events.c.event_id < first_id_at(wanted.end))
+    if wanted.before_id is not None:
+        statement = statement.where(events.c.event_id < wanted.before_id)
+    return statement
 
 
 _TIMELINE_LIMIT: Final = 200
@@ -247,4 +251,20 @@ def latest_changes(
                 (changes.c.subject == "credential") & changes.c.subject_id.in_(used),
             )
         )
+    return connection.execute(statement).all()
+
+
+def latest_readings(
+    connection: Connection,
+    *,
+    flow_id: str | None = None,
+    before: int | None = None,
+    limit: int,
+) -> Sequence[Any]:
+    """Who opened which event, the newest first."""
+    statement = select(readings).order_by(readings.c.reading_id.desc()).limit(limit)
+    if before is not None:
+        statement = statement.where(readings.c.reading_id < before)
+    if flow_id is not None:
+        statement = statement.where(readings.c.flow_id == flow_id)
     return connection.execute(statement).all()

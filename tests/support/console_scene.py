@@ -58,7 +58,7 @@ def console_scene(engine: Engine, database_url: str, server: StrictS3) -> Iterat
             _delivered(engine, stream_id)
         _now(engine, HOME, "Home insurance", 1)
         eventually(lambda: _state(engine, HOME) == "blocked", within=30)
-        lead = flow_engine.test_lead(AUTO, time.time)
+        lead = flow_engine.test_lead(AUTO, time.time, flow_name="Auto insurance")
         with engine.begin() as connection:
             EventRepository().append(connection, lead.events, flow_id=AUTO)
         _delivered(engine, stream_id)

@@ -48,7 +48,11 @@ class FewPeople:
         self._sessions.pop(token, None)
 
     def record_reading(
-        self, connection: Connection, person: Person, flow_id: str, event_id: str  # noqa: ARG002
+        self,
+        connection: Connection,  # noqa: ARG002  # the protocol's
+        person: Person,
+        flow_id: str,
+        event_id: str,
     ) -> None:
         """Remember it."""
         self.read.append((person.name, flow_id, event_id))

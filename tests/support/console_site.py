@@ -1,22 +1,27 @@
-"""A console at work on a database of its own: served, with people, leads and an exporter."""
+"""`auditstore serve` at work in a process of its own, with a person, leads and an exporter."""
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import httpx
 from sqlalchemy import Engine
 
 from auditstore import EventRepository
 from auditstore.demo.flow_engine import FlowEngine
-from auditstore.vault import Vault, new_key
-from support.console_server import PASSWORD, PEOPLE, FewPeople, serving_console
+from auditstore.vault import new_key
+from support.commands import CommandLine, clean_environment
+from support.eventually import eventually
 from support.export_command import ExporterProcess, running_exporter
 
 FLOW = "65f0c0ffee0000000000a001"
 FLOW_NAME = "Reference flow"
 NAME = "ada"
-__all__ = ["FLOW", "FLOW_NAME", "NAME", "PASSWORD", "ConsoleSite", "running_site"]
+PASSWORD = "a password of five words"
 
 
 class ConsoleSite:
@@ -41,8 +46,35 @@ class ConsoleSite:
 
 @contextmanager
 def running_site(engine: Engine, database_url: str) -> Iterator[ConsoleSite]:
-    """The console on this database, with a key for secrets."""
-    key = new_key()
-    environment = {"AUDITSTORE_DATABASE_URL": database_url, "AUDITSTORE_SECRET_KEYS": key}
-    with serving_console(engine, Vault([key]), FewPeople(*PEOPLE)) as url:
+    """The console on this database, with a key for secrets and the first administrator."""
+    environment = {"AUDITSTORE_DATABASE_URL": database_url, "AUDITSTORE_SECRET_KEYS": new_key()}
+    CommandLine(environment).run(
+        "user", "add", NAME, "--role", "administrator", stdin=f"{PASSWORD}\n"
+    )
+    port = _free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "auditstore", "serve", "--port", str(port)],
+        env=clean_environment() | environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        eventually(lambda: _answers(url, process), within=60, what="the console answering")
         yield ConsoleSite(url, engine, environment)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "auditstore serve has ended"
+    try:
+        return httpx.get(f"{url}/login").status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Activity: who changed which stream or credential, when, from what to what."""
+"""Activity: who changed what, when, from what to what; and who opened which event."""
 
 from __future__ import annotations
 
@@ -36,16 +36,20 @@ def everywhere(visit: Visit) -> Response:
 
 
 def _shown(visit: Visit, flow_id: str | None) -> Response:
+    of_readings = visit.query.get("of") == "readings"
     before = visit.query.get("before", "")
+    asked = sql.latest_readings if of_readings else sql.latest_changes
     with visit.reading() as connection:
-        rows = sql.latest_changes(
+        rows = asked(
             connection, flow_id=flow_id, limit=_PAGE + 1,
             before=int(before) if before.isdecimal() and len(before) < 19 else None,
         )  # fmt: skip
+    last = rows[_PAGE - 1] if len(rows) > _PAGE else None
     return shown(
-        visit, "activity.html", frame=frame(visit, flow_id) if flow_id else None,
-        changes=[change(row) for row in rows[:_PAGE]], flow_id=flow_id,
-        more=rows[_PAGE - 1].change_id if len(rows) > _PAGE else None,
+        visit, "activity.html", frame=frame(visit, flow_id) if flow_id else None, flow_id=flow_id,
+        changes=[] if of_readings else [change(row) for row in rows[:_PAGE]],
+        readings=rows[:_PAGE] if of_readings else None,
+        more=last and (last.reading_id if of_readings else last.change_id),
     )  # fmt: skip
 
 
@@ -54,13 +58,15 @@ def change(row: Any) -> Change:
     before: Mapping[str, Any] = row.before or {}
     after: Mapping[str, Any] = row.after or {}
     settings = after or before
-    name = settings.get("name") if row.subject == "credential" else settings.get("url")
+    name = settings.get("url") if row.subject == "stream" else settings.get("name")
     differences = [
         (key.replace("_", " "), _value(before.get(key)), _value(after.get(key)))
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key) and (after.get(key) not in (None, {}) or before)
     ]
-    return Change(row, str(name or f"number {row.subject_id}"), settings.get("flow_id"), differences)
+    return Change(
+        row, str(name or f"number {row.subject_id}"), settings.get("flow_id"), differences
+    )
 
 
 def _value(setting: Any) -> str | None:

@@ -67,8 +67,9 @@ def events(visit: Visit) -> Response:
     is_live = not (asked.errors or refusal or asked.typed["before"])
     return shown(
         visit, "events.html", status=422 if asked.errors else 200, frame=frame(visit, flow_id),
-        live=link("/flow/events", id=flow_id, **values) if is_live else None, asked=asked, rows=found.rows, older=older, refusal=refusal, types=TYPES,
-        outcomes=OUTCOMES, full=len(found.rows) >= _PAGE,
+        live=link("/flow/events", id=flow_id, **values) if is_live else None, asked=asked,
+        rows=found.rows, older=older, refusal=refusal, types=TYPES, outcomes=OUTCOMES,
+        full=len(found.rows) >= _PAGE,
     )  # fmt: skip
 
 

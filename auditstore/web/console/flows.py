@@ -57,7 +57,7 @@ def flows(visit: Visit) -> Response:
     template = "flows_rows.html" if visit.query.get("part") == "rows" else "flows.html"
     return shown(
         visit, template, lines=lines, now=now, exporting=exporting, search=part, more=more,
-        after=after, sparks={} if template == "flows.html" else _sparks(visit, lines),
+        after=after, sparks=None if template == "flows.html" else _sparks(visit, lines),
     )  # fmt: skip
 
 
@@ -124,6 +124,7 @@ def _lines(connection: Connection, ids: Sequence[str]) -> list[FlowLine]:
 
 
 # --- events per day -------------------------------------------------------------------
+
 
 def _sparks(visit: Visit, lines: Sequence[FlowLine]) -> dict[str, Any]:
     per_flow = _per_day(visit, [each.flow_id for each in lines])

@@ -17,6 +17,7 @@ from auditstore.errors import ConfigurationError
 from auditstore.events import StoredEvent
 from auditstore.repository import EventRepository
 from auditstore.sql import progress, server
+from auditstore.sql.console import newest_of_flows
 from auditstore.streams import Stream
 from auditstore.web.console.flows import frame
 from auditstore.web.console.pages import Visit, moved, shown
@@ -49,12 +50,15 @@ def send(visit: Visit) -> Response:
     flow_id = visit.flow_id
     with visit.reading() as connection:
         refusal = _refusal(connection, flow_id)
+        newest = newest_of_flows(connection, [flow_id]).get(flow_id)
     if refusal is not None:
         return shown(
             visit, "lead.html", status=409, frame=frame(visit, flow_id), refusal=refusal,
             lead_id="", watched=[], now=None, finished=True,
         )  # fmt: skip
-    lead = test_lead(flow_id, time.time)
+    # Under the flow's own name, or the newest event would give it another one.
+    name = newest.name if newest else None
+    lead = test_lead(flow_id, time.time, flow_name=name or flow_id)
     with visit.changing() as connection:
         EventRepository().append(connection, lead.events, flow_id=flow_id)
     return moved(visit, "/flow/lead", id=flow_id, lead=lead.lead_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 from sqlalchemy import Connection, Engine
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -22,6 +24,8 @@ from auditstore.vault import Vault
 
 Role = Literal["viewer", "operator", "administrator"]
 _RANK: Final[Mapping[str, int]] = {"viewer": 0, "operator": 1, "administrator": 2}
+
+_COMMAND: Final = re.compile(r"`([^`]+)`")
 
 #: How a state, an outcome or a step of a delivery is coloured; the word is always beside it.
 _TONES: Final[Mapping[str, str]] = {
@@ -125,9 +129,16 @@ def _environment() -> Environment:
         autoescape=select_autoescape(["html"], default=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals.update(link=link, tone=tone, version=_version())
+    environment.globals.update(link=link, tone=tone, version=installed_version())
     environment.filters.update(
-        age=age, ago=ago, number=number, size=size, utc=_time, date=_date, hex=bytes.hex
+        age=age,
+        ago=ago,
+        number=number,
+        size=size,
+        utc=_time,
+        hex=bytes.hex,
+        marked=marked,
+        breakable=breakable,
     )
     return environment
 
@@ -142,12 +153,19 @@ def _time(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _date(moment: datetime) -> str:
-    return f"{moment:%d %b %Y}"
+def marked(text: str) -> Markup:
+    """A sentence whose `commands` are shown as such."""
+    return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  # escaped
 
 
-def _version() -> str:
+def breakable(key: str) -> Markup:
+    """A key that may go on in the next line behind each slash."""
+    return Markup(str(escape(key)).replace("/", "/<wbr>"))  # noqa: S704  # escaped
+
+
+def installed_version() -> str:
+    """Which auditstore this is."""
     try:
         return version("auditstore")
     except PackageNotFoundError:
-        return ""
+        return "(not installed)"

@@ -10,14 +10,14 @@ from starlette.responses import FileResponse, Response
 from auditstore import streams
 from auditstore.errors import ConfigurationError, NotFound
 from auditstore.reconciliation import Level, Scope
-from auditstore.reconciliation.reports import ReportFormat
+from auditstore.reconciliation.reports import FORMATS
 from auditstore.web.console.flows import frame
 from auditstore.web.console.pages import Visit, moved, shown
-from auditstore.web.console.reconcile_jobs import FORMATS, ReconcileJob, ReconcileJobs
+from auditstore.web.console.reconcile_jobs import ReconcileJob, ReconcileJobs
 
 _TYPES: Final = {
     "text": "text/plain; charset=utf-8", "json": "application/json",
-    "csv": "text/csv; charset=utf-8",
+    "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def download(visit: Visit) -> Response:
     job, form = _job(visit), visit.query.get("form", "text")
     if form not in FORMATS or job.ended is None:
         raise NotFound("there is no such report yet", hint="Wait until the comparison is over.")
-    path = job.report(cast("ReportFormat", form))
+    path = job.report(form)
     name = f"reconciliation-{job.began:%Y%m%dT%H%M%SZ}{path.suffix}"
     return FileResponse(path, media_type=_TYPES[form], filename=name)
 

@@ -16,18 +16,26 @@ from pathlib import Path
 from typing import Final, Literal
 from uuid import uuid4
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from auditstore import credentials
+from auditstore import credentials, database
 from auditstore.errors import AuditStoreError, ConfigurationError
 from auditstore.objects import ObjectStore
-from auditstore.reconciliation import Finding, Scope, Summary, compare_stream
-from auditstore.reconciliation.reports import Report, ReportFormat, exit_code, open_report
+from auditstore.reconciliation import Finding, Scope, Summary, compare_stream, kept
+from auditstore.reconciliation.document import About, Document
+from auditstore.reconciliation.reports import (
+    FORMATS,
+    Report,
+    ReportFormat,
+    exit_code,
+    open_report,
+)
+from auditstore.sql import server
 from auditstore.sql.failures import translated
 from auditstore.streams import Stream
 from auditstore.vault import Vault
+from auditstore.web.console.pages import installed_version
 
-FORMATS: Final[tuple[ReportFormat, ...]] = ("text", "json", "csv")
 _KEPT: Final = 50
 _SHOWN_FINDINGS: Final = 200
 _RESULTS: Final[tuple[Literal["reconciled", "differences", "not compared"], ...]] = (
@@ -56,11 +64,17 @@ class ReconcileJob:
     findings: list[Finding] = field(default_factory=list)
     found: int = 0
     ended: datetime | None = None
+    number: int | None = None
+    not_kept: AuditStoreError | None = None
 
     @property
     def result(self) -> str:
         """``running``, ``reconciled``, ``differences`` or ``not compared``."""
-        return "running" if self.ended is None else _RESULTS[exit_code(self.summaries)]
+        if self.ended is None:
+            return "running"
+        # What broke off has compared less than it was to compare, whatever the rest says.
+        whole = len(self.summaries) == len(self.streams)
+        return _RESULTS[exit_code(self.summaries)] if whole else "not compared"
 
     # --- told by the comparison -------------------------------------------------------
 
@@ -139,16 +153,31 @@ class ReconcileJobs:
 
     def _run(self, job: ReconcileJob) -> None:
         try:
+            with translated(), self._engine.connect() as connection:
+                about = _about(connection, job)
+            # One for each form: a form tells its document all that it is told.
+            documents = {form: Document(about) for form in FORMATS}
             with ExitStack() as stack:
                 reports = [
-                    open_report(form, stack.enter_context(
-                        job.report(form).open("w", encoding="utf-8", newline="")), job.scope)
-                    for form in FORMATS
-                ]  # fmt: skip
+                    open_report(
+                        form,
+                        stack.enter_context(
+                            job.report(form).open("w", encoding="utf-8", newline="")
+                        ),
+                        document,
+                    )
+                    for form, document in documents.items()
+                ]
                 for stream in job.streams:
                     self._compare(job, stream, reports)
-                for report in reports:
-                    report.end(exit_code(job.summaries))
+                result = exit_code(job.summaries)
+                for document, report in zip(documents.values(), reports, strict=True):
+                    document.close(result, datetime.now(UTC))
+                    report.end(result)
+            with translated(), self._engine.begin() as connection:
+                job.number = kept.keep(connection, documents["json"].values())
+        except AuditStoreError as error:
+            job.not_kept = error
         finally:
             job.ended = datetime.now(UTC)
 
@@ -185,3 +214,20 @@ class ReconcileJobs:
             )
 
         return opened
+
+
+def _about(connection: Connection, job: ReconcileJob) -> About:
+    return About(
+        started_at=server.clock(connection),
+        actor=f"{job.asked_by} (console)",
+        database_user=server.session_user(connection),
+        versions={
+            "auditstore": installed_version(),
+            "schema": str(database.schema_revision(connection)),
+            "server": server.full_version(connection),
+        },
+        scope={
+            "level": job.scope.level, "since": job.scope.since, "until": job.scope.until,
+            "flow": job.flow_id, "stream": None, "repair": "no", "views": None,
+        },
+    )  # fmt: skip

@@ -174,7 +174,11 @@ def _tried(
             wish.destination, region=wish.region or None, secret=secret, options=options
         )
         with closing(store):
-            return name, try_store(store, _Tried(flow_id, wish.destination), datetime.now(UTC)), None
+            return (
+                name,
+                try_store(store, _Tried(flow_id, wish.destination), datetime.now(UTC)),
+                None,
+            )
     except AuditStoreError as error:
         return name, None, error
 
@@ -190,5 +194,3 @@ def _answer(visit: Visit, made: Dialog, template: str, status: int = 200) -> Res
             frame=frame(visit, made.flow_id), **names,
         )  # fmt: skip
     return shown(visit, template, status=status, dialog=made, **names)
-
-

@@ -102,9 +102,7 @@ def carry_out(
             _deliver(connection, vault, flow_id, each, actor)
 
 
-def _deliver(
-    connection: Connection, vault: Vault, flow_id: str, plan_: Plan, actor: str
-) -> None:
+def _deliver(connection: Connection, vault: Vault, flow_id: str, plan_: Plan, actor: str) -> None:
     wish = plan_.wish
     if wish.is_new_credential:
         added = credentials.add(
@@ -148,7 +146,9 @@ def key_preview(connection: Connection, flow_id: str, wish: Wish, target: Stream
 
 def refusal_field(error: ConfigurationError) -> str:
     """The field that a refusal of the whole is shown at."""
-    return "prefix" if "already delivers to" in error.message or "keys" in error.message else "bucket"
+    return (
+        "prefix" if "already delivers to" in error.message or "keys" in error.message else "bucket"
+    )
 
 
 def _differences(target: Stream, wish: Wish) -> tuple[tuple[str, Any, Any], ...]:

@@ -196,7 +196,9 @@ def test_a_reconciliation_runs_and_is_there_as_page_and_file(
     with engine.begin() as connection:
         new = NewStream("flow-1", folder_place.destination.url)
         streams.add(connection, new, actor="test")
-    wrong = ada.post("/flow/reconciliation", id="flow-1", since="2026-02-30", until="", level="files")
+    wrong = ada.post(
+        "/flow/reconciliation", id="flow-1", since="2026-02-30", until="", level="files"
+    )
     assert wrong.status_code == 422
     assert 'value="2026-02-30" placeholder="2026-11-01" aria-invalid="true"' in wrong.text
     started = ada.post("/flow/reconciliation", id="flow-1", since="", until="", level="events")
@@ -205,7 +207,9 @@ def test_a_reconciliation_runs_and_is_there_as_page_and_file(
     while "how-far" in page:
         page = ada.http.get(path).text
     assert "reconciled" in page
-    for form, content in (("text", "RECONCILED"), ("json", '"stream_id"'), ("csv", "kind")):
+    assert "Kept as report 1" in page
+    for form, content in (("text", "RECONCILED"), ("json", '"stream_id"'), ("csv", "kind"),
+                          ("html", "<html")):  # fmt: skip
         report = ada.http.get(path.replace("report", "download") + f"&form={form}")
         assert report.headers["content-disposition"].startswith("attachment")
         assert content in report.text

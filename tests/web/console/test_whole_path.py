@@ -126,6 +126,7 @@ def test_from_the_login_to_a_disabled_stream_on_s3(
         page.get_by_role("link", name="Test lead").first.click()
         page.get_by_role("button", name="Send a test lead").click()
         expect(page.get_by_text("all delivered")).to_be_visible()
+        expect(page.get_by_role("heading", level=1)).to_have_text(FLOW_NAME)
         watched.accessible("a test lead")
         keys = {text.removeprefix(f"s3://{bucket}/")
                 for text in page.locator(".object-key").all_inner_texts()}  # fmt: skip
@@ -181,6 +182,10 @@ def test_from_the_login_to_a_disabled_stream_on_s3(
         expect(shown).to_contain_text(f"{NAME} (console)")
         expect(shown).to_contain_text("credential rotate")
         watched.accessible("activity")
+        page.get_by_role("link", name="Opened events").click()
+        expect(page.locator("tbody tr").first).to_contain_text(NAME)
+        expect(page.locator("tbody tr").first).to_contain_text(FLOW)
+        watched.accessible("opened events")
         for secret in (*first.secret.values(), *second.secret.values()):
             assert secret not in page.content()
 
@@ -204,7 +209,7 @@ def test_from_the_login_to_a_disabled_stream_on_s3(
 
 
 def test_the_same_dialog_delivers_to_azure(
-    browser: Browser, console_site: ConsoleSite, azurite_server: Azurite, engine: Engine
+    browser: Browser, console_site: ConsoleSite, azurite_server: Azurite
 ) -> None:
     """On a phone in the dark: a container that is not there, then the right one."""
     site, container = console_site, make_container(azurite_server)
@@ -261,3 +266,34 @@ def test_what_a_page_shows_renews_itself(browser: Browser, console_site: Console
         assert before > 0
         site.append_leads(1, seed=2)
         eventually(lambda: page.locator("tbody tr").count() > before, within=20, what="the row")
+
+
+def test_the_keyboard_alone_reaches_and_leaves_the_dialog(
+    browser: Browser, console_site: ConsoleSite
+) -> None:
+    """The skip link comes first; Escape gives the focus back to where it was."""
+    site = console_site
+    site.append_leads(1)
+    with new_page(browser) as watched:
+        page = watched.page
+        log_in(page, site)
+        page.goto(f"{site.url}/flow?id={FLOW}")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+        page.keyboard.press("Enter")
+        icon = page.locator("#event-stream")
+        for _ in range(4):
+            page.keyboard.press("Tab")
+            if icon.evaluate("each => each === document.activeElement"):
+                break
+        expect(icon).to_be_focused()
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_be_visible()
+        inside = "each => each.contains(document.activeElement)"
+        for _ in range(3):
+            assert dialog.evaluate(inside), "the focus has left the dialog"
+            page.keyboard.press("Tab")
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        expect(icon).to_be_focused()
