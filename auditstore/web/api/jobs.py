@@ -24,7 +24,7 @@ router = APIRouter(prefix="/flows/{flow_id}/reconciliations", tags=["Reconciliat
 Flow = Annotated[FlowId, Path(description="The flow's id.")]
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="What starting it answered.")]
 _TYPES: Final[dict[str, str]] = {
-    "text": "text/plain", "json": "application/json", "csv": "text/csv",
+    "text": "text/plain", "json": "application/json", "csv": "text/csv", "html": "text/html",
 }  # fmt: skip
 
 
@@ -56,6 +56,8 @@ class JobShown(BaseModel):
     done: int = Field(description="Files compared in the present stream.")
     total: int
     findings: int
+    number: int | None = Field(description="Of the report that the database keeps.")
+    not_kept: str | None = Field(description="Why there is none, once it has ended.")
 
 
 @router.get("", responses=answers())
@@ -80,7 +82,7 @@ def start_reconciliation(
             hint="POST /api/v1/streams adds one.",
         )
     try:
-        job = api.jobs.start(flow_id, of_flow, scope, asked_by=caller.actor)
+        job = api.jobs.start(flow_id, of_flow, scope, asked_by=caller.actor, through="API")
     except ConfigurationError as error:
         raise Refused(409, "running", error.message, hint=error.hint) from error
     place = f"/api/v1/flows/{quote(flow_id, safe='')}/reconciliations/{job.job_id}"
@@ -104,7 +106,7 @@ def get_reconciliation(api: InApi, caller: Viewer, flow_id: Flow, job_id: JobId)
 )  # fmt: skip
 def get_report(
     api: InApi, caller: Viewer, flow_id: Flow, job_id: JobId,
-    form: Annotated[Literal["text", "json", "csv"], Query(alias="format")] = "json",
+    form: Annotated[Literal["text", "json", "csv", "html"], Query(alias="format")] = "json",
 ) -> FileResponse:  # fmt: skip
     """The report of a reconciliation that is over."""
     job = _job(api, caller, flow_id, job_id)
@@ -112,7 +114,13 @@ def get_report(
         raise Refused(
             409, "running", "the reconciliation still runs", hint="Ask again when it has ended."
         )
-    return FileResponse(job.report(form), media_type=_TYPES[form])
+    path = job.report(form)
+    if not path.exists():
+        why = job.not_kept
+        raise NotFound(
+            f"it has no report{f': {why.message}' if why else ''}", hint=why.hint if why else ""
+        )
+    return FileResponse(path, media_type=_TYPES[form])
 
 
 def _job(api: Api, caller: Caller, flow_id: str, job_id: str) -> ReconcileJob:
@@ -130,6 +138,7 @@ def _shown(job: ReconcileJob) -> JobShown:
     return JobShown(
         job_id=job.job_id, flow_id=job.flow_id, level=job.scope.level, since=job.scope.since,
         until=job.scope.until, asked_by=job.asked_by, began=job.began, ended=job.ended,
-        stage=job.stage, done=job.done, total=job.total, findings=job.found,
+        stage=job.stage, done=job.done, total=job.total, findings=job.found, number=job.number,
+        not_kept=job.not_kept.message if job.not_kept else None,
         result=cast("Any", job.result),
     )  # fmt: skip

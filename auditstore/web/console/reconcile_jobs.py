@@ -57,6 +57,7 @@ class ReconcileJob:
     began: datetime
     streams: Sequence[Stream]
     folder: Path
+    through: str = "console"
     stage: str = "Beginning"
     done: int = 0
     total: int = 0
@@ -105,8 +106,9 @@ class ReconcileJobs:
         self._folder = Path(tempfile.mkdtemp(prefix="auditstore-reconcile-"))
 
     def start(
-        self, flow_id: str, of_flow: Sequence[Stream], scope: Scope, *, asked_by: str
-    ) -> ReconcileJob:
+        self, flow_id: str, of_flow: Sequence[Stream], scope: Scope, *, asked_by: str,
+        through: str = "console",
+    ) -> ReconcileJob:  # fmt: skip
         """Begin one; ConfigurationError while another one of the flow runs."""
         job_id = uuid4().hex
         folder = self._folder / job_id
@@ -116,7 +118,7 @@ class ReconcileJobs:
                     "a reconciliation of this flow runs already", hint="Wait until it is over."
                 )
             job = ReconcileJob(
-                job_id, flow_id, scope, asked_by, datetime.now(UTC), of_flow, folder
+                job_id, flow_id, scope, asked_by, datetime.now(UTC), of_flow, folder, through
             )  # fmt: skip
             self._jobs[job_id] = job
             self._forget_old()
@@ -219,7 +221,7 @@ class ReconcileJobs:
 def _about(connection: Connection, job: ReconcileJob) -> About:
     return About(
         started_at=server.clock(connection),
-        actor=f"{job.asked_by} (console)",
+        actor=f"{job.asked_by} ({job.through})",
         database_user=server.session_user(connection),
         versions={
             "auditstore": installed_version(),

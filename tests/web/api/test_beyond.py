@@ -147,10 +147,11 @@ def test_deliveries_and_a_reconciliation_of_them(
     assert [each["result"] for each in client.get(jobs).json()] == ["differences", "reconciled"]
     report = f"{jobs}/{job['job_id']}/report"
     assert orjson.loads(client.get(report).content)
-    for form, kind in (("text", "text/plain"), ("csv", "text/csv")):
+    for form, kind in (("text", "text/plain"), ("csv", "text/csv"), ("html", "text/html")):
         answer = client.get(report, params={"format": form})
         assert answer.headers["content-type"].startswith(kind)
         assert files[0]["object_key"] in answer.text
+    assert job["number"] == 2, "the database keeps it, too"
     refused(client.get(f"{jobs}/{'0' * 32}"), 404)
     refused(client.post("/api/v1/flows/g/reconciliations", json={}), 404)
     empty = {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
