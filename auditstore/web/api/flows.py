@@ -54,9 +54,7 @@ def put_flow(api: InApi, caller: Operator, flow_id: Flow, given: FlowToSet) -> F
     caller.insist_on(flow_id)
     with api.changing() as connection:
         of_flow = streams.find(connection, flow_id=flow_id)
-        asked = asked_of(given.firehose)
-        # First what stops, so that a place that becomes free can be taken.
-        for each in sorted(asked, key=lambda one: one.enabled):
+        for each in asked_of(given.firehose):
             _set(connection, caller, flow_id, of_flow, each)
         older = isinstance(given.firehose, OlderFirehose)
         return _shown(connection, flow_id, older=older)

@@ -91,6 +91,8 @@ def test_each_event_has_its_own_answer(engine: sa.Engine, client: httpx.Client) 
         "existing", "conflict", "existing", "refused", "refused", "existing", "existing",
     ]  # fmt: skip
     assert stored(engine) == [snapshot(n) for n in (1, 2, 3)]
+    late = b"[%s]" % b",".join([snapshot(4), snapshot(3)])
+    assert results(send(client, late), 201) == ["appended", "existing"]
 
 
 def test_a_single_refused_event_is_a_problem(client: httpx.Client, refused: Refusal) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
+from starlette.types import Message, Receive, Scope, Send
+from support.asgi_server import serving
 from support.sample_events import snapshot
 
-from auditstore import accounts
+from auditstore import accounts, database
 from auditstore.repository import EventRepository
-from auditstore.web.api.limits import TokenBuckets
+from auditstore.vault import Vault
+from auditstore.web.api.limits import BodyLimit, TokenBuckets
 from auditstore.web.api.state import ApiSettings
+from auditstore.web.app import create_app
 
 Refusal = Callable[..., dict[str, Any]]
 Clients = Callable[[str], httpx.Client]
@@ -139,6 +144,38 @@ class TestLimits:
         assert client.post(
             "/api/v1/events", content=b"[" + b" " * 1500 + b"]", headers=kind
         ).json()["events"] == []  # fmt: skip
+
+
+def test_of_a_body_that_is_too_large_no_more_is_read() -> None:
+    """Whoever reads it stops, as if the caller had left: memory stays bounded."""
+    pieces = [{"type": "http.request", "body": b"x" * 60, "more_body": True}] * 3
+    read: list[Message] = []
+    sent: list[Message] = []
+
+    async def reader(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, send
+        while not read or read[-1]["type"] == "http.request":
+            read.append(await receive())
+
+    async def receive() -> Message:
+        return pieces.pop()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/x", "headers": []}
+    asyncio.run(BodyLimit(reader, most=100, most_at={})(scope, receive, send))
+    assert [each["type"] for each in read] == ["http.request", "http.disconnect"]
+    assert sent[0]["status"] == 413
+
+
+def test_a_database_that_is_away_is_said(vault: Vault, unused_port: int, refused: Refusal) -> None:
+    """503 with when to try again, and never a traceback."""
+    engine = database.create_engine(f"postgresql://postgres@127.0.0.1:{unused_port}/x")
+    with serving(create_app(engine, vault)) as url:
+        answer = httpx.get(f"{url}/events", auth=("API", "key"))
+    assert refused(answer, 503)["code"] == "database-unavailable"
+    assert answer.headers["retry-after"] == "1"
 
 
 def test_a_bucket_fills_again_with_time() -> None:
