@@ -19,7 +19,7 @@ from auditstore.errors import AuditStoreError, ConfigurationError
 from auditstore.objects import ObjectStore
 from auditstore.reconciliation import Finding, Scope, Summary, compare_stream, kept
 from auditstore.reconciliation.document import RESULTS, About, Document
-from auditstore.reconciliation.reports import exit_code
+from auditstore.reconciliation.reports import NOT_COMPARED, exit_code
 from auditstore.sql import server
 from auditstore.sql.failures import translated
 from auditstore.streams import Stream
@@ -56,7 +56,10 @@ class ReconcileJob:
     @property
     def result(self) -> str:
         """``running``, ``reconciled``, ``differences`` or ``not compared``."""
-        return "running" if self.ended is None else RESULTS[exit_code(self.summaries)]
+        if self.ended is None:
+            return "running"
+        # What did not come to its end has proved nothing.
+        return RESULTS[exit_code(self.summaries) if self.values is not None else NOT_COMPARED]
 
     # --- told by the comparison -------------------------------------------------------
 
