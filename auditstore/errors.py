@@ -97,6 +97,15 @@ class AppenderClosed(AuditStoreError):
 
 _UNKNOWN = "; whether this call's events are stored is not known"
 
+# --- people and programs ----------------------------------------------------------
+
+
+class SignInRefused(AuditStoreError):
+    """Wrong name or password, a disabled user, or too many attempts; which, is not told."""
+
+    code = "sign-in-refused"
+
+
 # --- the database -----------------------------------------------------------------
 
 

@@ -223,7 +223,9 @@ changes = Table(
     # NULL, not JSON's null, where there is nothing before or after.
     Column("before", JSONB(none_as_null=True)),
     Column("after", JSONB(none_as_null=True)),
-    CheckConstraint("subject IN ('stream', 'credential')", name="changes_subject_check"),
+    CheckConstraint(
+        "subject IN ('stream', 'credential', 'user', 'api key')", name="changes_subject_check"
+    ),
     Index("changes_subject_idx", "subject", "subject_id", "change_id"),
 )
 
@@ -256,6 +258,74 @@ daemons = Table(
     # The newest safe fence, and when it was the last position handed out.
     Column("fence_position", BigInteger),
     Column("fence_at", _TIME),
+)
+
+# --- who may use the console and the HTTP API ---------------------------------------
+
+_ROLES: Final = "role IN ('viewer', 'operator', 'administrator')"
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", _BYTES, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    # NULL for all flows.
+    Column("flows", ARRAY(Text)),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    UniqueConstraint("name", name="users_name_key"),
+    CheckConstraint(_ROLES, name="users_role_check"),
+)
+
+# Of tokens and keys only digests: who reads the database cannot use them.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_sha256", LargeBinary, primary_key=True),
+    Column("user_id", BigInteger, ForeignKey(users.c.user_id), nullable=False),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("expires_at", _TIME, nullable=False),
+    Index("sessions_user_idx", "user_id"),
+)
+
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("name", _BYTES, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("failed_at", _TIME, nullable=False, server_default=_NOW),
+    Index("login_failures_name_idx", "name", "failed_at"),
+    Index("login_failures_address_idx", "address", "failed_at"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("key_sha256", LargeBinary, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("flows", ARRAY(Text)),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("expires_at", _TIME),
+    Column("revoked_at", _TIME),
+    UniqueConstraint("key_sha256", name="api_keys_key_sha256_key"),
+    CheckConstraint(_ROLES, name="api_keys_role_check"),
+)
+
+# Who opened which event: lead data is personal.
+readings = Table(
+    "readings",
+    metadata,
+    Column("reading_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("read_at", _TIME, nullable=False, server_default=_NOW),
+    Column("actor", Text, nullable=False),
+    Column("flow_id", _BYTES, nullable=False),
+    Column("event_id", _BYTES, nullable=False),
+    Index("readings_event_idx", "flow_id", "event_id", "reading_id"),
 )
 
 # What each reconciliation reported, so that it can be shown later as it was.

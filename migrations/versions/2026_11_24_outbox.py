@@ -285,7 +285,7 @@ CREATE TABLE auditstore.changes (
     changed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     database_user  text NOT NULL DEFAULT session_user,
     actor          text NOT NULL,
-    subject        text NOT NULL CONSTRAINT changes_subject_check CHECK (subject IN ('stream', 'credential')),
+    subject        text NOT NULL CONSTRAINT changes_subject_check CHECK (subject IN ('stream', 'credential', 'user', 'api key')),
     subject_id     bigint NOT NULL,
     action         text NOT NULL,
     before         jsonb,
@@ -316,6 +316,60 @@ CREATE TABLE auditstore.daemons (
     fence_position  bigint,
     fence_at        timestamptz
 );
+"""
+
+# Who may use the console and the HTTP API. Only the owner, as whom they run, sees any of it.
+ACCOUNTS = """
+CREATE TABLE auditstore.users (
+    user_id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name           text COLLATE "C" NOT NULL CONSTRAINT users_name_key UNIQUE,
+    password_hash  text NOT NULL,
+    role           text NOT NULL CONSTRAINT users_role_check CHECK (role IN ('viewer', 'operator', 'administrator')),
+    flows          text[],
+    enabled        boolean NOT NULL DEFAULT true,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE auditstore.sessions (
+    token_sha256  bytea PRIMARY KEY,
+    user_id       bigint NOT NULL REFERENCES auditstore.users,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at    timestamptz NOT NULL
+);
+CREATE INDEX sessions_user_idx ON auditstore.sessions (user_id);
+
+CREATE TABLE auditstore.login_failures (
+    name       text COLLATE "C" NOT NULL,
+    address    text NOT NULL,
+    failed_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX login_failures_name_idx ON auditstore.login_failures (name, failed_at);
+CREATE INDEX login_failures_address_idx ON auditstore.login_failures (address, failed_at);
+
+CREATE TABLE auditstore.api_keys (
+    key_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name        text NOT NULL,
+    key_sha256  bytea NOT NULL CONSTRAINT api_keys_key_sha256_key UNIQUE,
+    role        text NOT NULL CONSTRAINT api_keys_role_check CHECK (role IN ('viewer', 'operator', 'administrator')),
+    flows       text[],
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at  timestamptz,
+    revoked_at  timestamptz
+);
+
+CREATE TABLE auditstore.readings (
+    reading_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    read_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor       text NOT NULL,
+    flow_id     text COLLATE "C" NOT NULL,
+    event_id    text COLLATE "C" NOT NULL
+);
+CREATE INDEX readings_event_idx ON auditstore.readings (flow_id, event_id, reading_id);
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.readings
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.readings
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
 """
 
 # In the transaction that changes the state, whoever changes it, so that none is missed; and nobody
@@ -562,6 +616,7 @@ def upgrade() -> None:
     op.execute(FIRST_PARTITIONS[Settings.from_environment().partitions])
     op.execute(FUNCTIONS)
     op.execute(STREAMS)
+    op.execute(ACCOUNTS)
     op.execute(STATE_RECORD)
     op.execute(LEDGER_GUARD)
     op.execute(IMPORTS)
