@@ -15,7 +15,15 @@ from auditstore.events import first_id_at
 from auditstore.ledger import LedgerFile
 from auditstore.sql.events import EventFilter
 from auditstore.sql.ledger import one_file
-from auditstore.sql.tables import changes, credentials, events, files, readings, streams
+from auditstore.sql.tables import (
+    changes,
+    credentials,
+    events,
+    files,
+    readings,
+    reconciliations,
+    streams,
+)
 
 # From flow to flow by the index: PostgreSQL has no skip scan of its own for this, and reading
 # all events to find a thousand flows would be the whole table.
@@ -267,4 +275,21 @@ def latest_readings(
         statement = statement.where(readings.c.reading_id < before)
     if flow_id is not None:
         statement = statement.where(readings.c.flow_id == flow_id)
+    return connection.execute(statement).all()
+
+
+def kept_reports(connection: Connection, flow_id: str, *, limit: int) -> Sequence[Any]:
+    """The kept reports that were made of one flow, the newest first: number, started_at, actor,
+    scope, result, counts.
+    """
+    table = reconciliations.c
+    statement = (
+        select(
+            table.reconciliation_id.label("number"), table.started_at, table.actor, table.scope,
+            table.result, table.counts,
+        )
+        .where(table.scope["flow"].astext == flow_id, table.scope["views"].astext.is_(None))
+        .order_by(table.reconciliation_id.desc())
+        .limit(limit)
+    )  # fmt: skip
     return connection.execute(statement).all()

@@ -129,7 +129,7 @@ def _environment() -> Environment:
         autoescape=select_autoescape(["html"], default=True),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.globals.update(link=link, tone=tone, version=installed_version())
+    environment.globals.update(link=link, tone=tone, version=_version())
     environment.filters.update(
         age=age,
         ago=ago,
@@ -163,9 +163,8 @@ def breakable(key: str) -> Markup:
     return Markup(str(escape(key)).replace("/", "/<wbr>"))  # noqa: S704  # escaped
 
 
-def installed_version() -> str:
-    """Which auditstore this is."""
+def _version() -> str:
     try:
         return version("auditstore")
     except PackageNotFoundError:
-        return "(not installed)"
+        return ""

@@ -5,16 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from auditstore import streams
 from auditstore.errors import ConfigurationError, NotFound
 from auditstore.reconciliation import Level, Scope
 from auditstore.reconciliation.reports import FORMATS
+from auditstore.sql import console as sql
+from auditstore.web.console import reconcile_reports
 from auditstore.web.console.flows import frame
 from auditstore.web.console.pages import Visit, moved, shown
 from auditstore.web.console.reconcile_jobs import ReconcileJob, ReconcileJobs
 
+_LISTED: Final = 100
 _TYPES: Final = {
     "text": "text/plain; charset=utf-8", "json": "application/json",
     "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8",
@@ -42,7 +45,9 @@ def start(visit: Visit) -> Response:
         return _shown(visit, typed, errors)
     try:
         scope = Scope(cast("Level", typed["level"]), since, until)
-        job = _jobs(visit).start(flow_id, of_flow, scope, asked_by=visit.person.name)
+        with visit.reading() as connection:
+            about = reconcile_reports.about(connection, flow_id, scope, visit.actor)
+        job = _jobs(visit).start(flow_id, of_flow, scope, about=about)
     except ConfigurationError as error:
         field = "until" if "interval" in error.message else "level"
         text = "The end lies before the start." if field == "until" else f"{error.message}."
@@ -64,28 +69,37 @@ def report(visit: Visit) -> Response:
 def download(visit: Visit) -> Response:
     """The report as a file."""
     job, form = _job(visit), visit.query.get("form", "text")
-    if form not in FORMATS or job.ended is None:
+    if form not in FORMATS or job.values is None:
         raise NotFound("there is no such report yet", hint="Wait until the comparison is over.")
-    path = job.report(form)
-    name = f"reconciliation-{job.began:%Y%m%dT%H%M%SZ}{path.suffix}"
-    return FileResponse(path, media_type=_TYPES[form], filename=name)
+    body = reconcile_reports.rendered(job.values, form)
+    suffix = "txt" if form == "text" else form
+    name = f"reconciliation-{job.began:%Y%m%dT%H%M%SZ}.{suffix}"
+    # Never shown in this origin: the HTML form has a style of its own.
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(body, media_type=_TYPES[form], headers=headers)
 
 
 def _shown(visit: Visit, typed: dict[str, str], errors: dict[str, str]) -> Response:
     flow_id = visit.flow_id
+    with visit.reading() as connection:
+        kept = sql.kept_reports(connection, flow_id, limit=_LISTED)
     return shown(
         visit, "reconcile.html", status=422 if errors else 200, frame=frame(visit, flow_id),
+        kept=kept,
         typed={"since": "", "until": "", "level": "files", **typed}, errors=errors,
-        jobs=_jobs(visit).of_flow(flow_id), now=datetime.now(UTC),
+        jobs=_jobs(visit).unkept(flow_id), now=datetime.now(UTC),
     )  # fmt: skip
 
 
 def _job(visit: Visit) -> ReconcileJob:
-    job = _jobs(visit).get(visit.flow_id, visit.query.get("job", ""))
+    flow_id, job_id = visit.flow_id, visit.query.get("job", "")
+    job = _jobs(visit).get(flow_id, job_id)
+    if job is None and job_id.isdecimal() and len(job_id) < 19:
+        with visit.reading() as connection:
+            job = reconcile_reports.read(connection, flow_id, int(job_id))
     if job is None:
         raise NotFound(
-            "there is no such reconciliation here any more",
-            hint="Reports are kept until the console is restarted. Run it again.",
+            "there is no such reconciliation of this flow", hint="Choose one of the list."
         )
     return job
 

@@ -1,53 +1,40 @@
 """Reconciliations that run while a page watches them: threads of this process, one at a time
-for a flow, their reports in a folder that goes with the process.
+for a flow. What they come to is kept in the database, like the report of the command.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final
 from uuid import uuid4
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from auditstore import credentials, database
+from auditstore import credentials
 from auditstore.errors import AuditStoreError, ConfigurationError
 from auditstore.objects import ObjectStore
 from auditstore.reconciliation import Finding, Scope, Summary, compare_stream, kept
-from auditstore.reconciliation.document import About, Document
-from auditstore.reconciliation.reports import (
-    FORMATS,
-    Report,
-    ReportFormat,
-    exit_code,
-    open_report,
-)
+from auditstore.reconciliation.document import RESULTS, About, Document
+from auditstore.reconciliation.reports import NOT_COMPARED, exit_code
 from auditstore.sql import server
 from auditstore.sql.failures import translated
 from auditstore.streams import Stream
 from auditstore.vault import Vault
-from auditstore.web.console.pages import installed_version
 
-_KEPT: Final = 50
+_REMEMBERED: Final = 50
 _SHOWN_FINDINGS: Final = 200
-_RESULTS: Final[tuple[Literal["reconciled", "differences", "not compared"], ...]] = (
-    "reconciled", "differences", "not compared",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
 class ReconcileJob:
     """One reconciliation; written by its thread, read by the pages.
 
-    Of the findings the first 200 are shown; the reports have all.
+    Of the findings the first 200 are shown; the reports have more. ``values`` is the report once
+    all is compared, ``number`` under which it is kept, ``failure`` why it is not.
     """
 
     job_id: str
@@ -55,27 +42,24 @@ class ReconcileJob:
     scope: Scope
     asked_by: str
     began: datetime
-    streams: Sequence[Stream]
-    folder: Path
-    through: str = "console"
     stage: str = "Beginning"
     done: int = 0
     total: int = 0
     summaries: list[Summary] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     found: int = 0
-    ended: datetime | None = None
+    values: dict[str, Any] | None = None
     number: int | None = None
-    not_kept: AuditStoreError | None = None
+    failure: AuditStoreError | None = None
+    ended: datetime | None = None
 
     @property
     def result(self) -> str:
         """``running``, ``reconciled``, ``differences`` or ``not compared``."""
         if self.ended is None:
             return "running"
-        # What broke off has compared less than it was to compare, whatever the rest says.
-        whole = len(self.summaries) == len(self.streams)
-        return _RESULTS[exit_code(self.summaries)] if whole else "not compared"
+        # What did not come to its end has proved nothing.
+        return RESULTS[exit_code(self.summaries) if self.values is not None else NOT_COMPARED]
 
     # --- told by the comparison -------------------------------------------------------
 
@@ -89,9 +73,20 @@ class ReconcileJob:
         if bytes_read:
             self.stage += f", {bytes_read / 1024**2:.1f} MiB read"
 
-    def report(self, form: ReportFormat) -> Path:
-        """Where the report of this form lies."""
-        return self.folder / f"report.{'txt' if form == 'text' else form}"
+    # --- as every form of a report is told --------------------------------------------
+
+    def finding(self, finding: Finding, comparison_round: int) -> None:  # noqa: ARG002  # the protocol's
+        """Counted, and shown if it is among the first."""
+        self.found += 1
+        if len(self.findings) < _SHOWN_FINDINGS:
+            self.findings.append(finding)
+
+    def stream(self, summary: Summary, comparison_round: int) -> None:  # noqa: ARG002  # the protocol's
+        """A stream's comparison is over."""
+        self.summaries.append(summary)
+
+    def end(self, result: int) -> None:
+        """All is compared; the summaries say with which result."""
 
 
 class ReconcileJobs:
@@ -103,36 +98,35 @@ class ReconcileJobs:
         self._jobs: OrderedDict[str, ReconcileJob] = OrderedDict()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="auditstore-reconcile-"))
 
     def start(
-        self, flow_id: str, of_flow: Sequence[Stream], scope: Scope, *, asked_by: str,
-        through: str = "console",
-    ) -> ReconcileJob:  # fmt: skip
+        self, flow_id: str, of_flow: Sequence[Stream], scope: Scope, *, about: About
+    ) -> ReconcileJob:
         """Begin one; ConfigurationError while another one of the flow runs."""
-        job_id = uuid4().hex
-        folder = self._folder / job_id
+        job = ReconcileJob(uuid4().hex, flow_id, scope, about.actor, datetime.now(UTC))
         with self._lock:
             if any(each.flow_id == flow_id and each.ended is None for each in self._jobs.values()):
                 raise ConfigurationError(
                     "a reconciliation of this flow runs already", hint="Wait until it is over."
                 )
-            job = ReconcileJob(
-                job_id, flow_id, scope, asked_by, datetime.now(UTC), of_flow, folder, through
-            )  # fmt: skip
-            self._jobs[job_id] = job
+            self._jobs[job.job_id] = job
             self._forget_old()
             self._threads = [each for each in self._threads if each.is_alive()]
-            thread = threading.Thread(target=self._run, args=(job,), name=f"reconcile-{job_id}")
+            thread = threading.Thread(
+                target=self._run, args=(job, of_flow, about), name=f"reconcile-{job.job_id}"
+            )
             self._threads.append(thread)
-        folder.mkdir()
         thread.start()
         return job
 
-    def of_flow(self, flow_id: str) -> list[ReconcileJob]:
-        """The flow's reconciliations, the newest first."""
+    def unkept(self, flow_id: str) -> list[ReconcileJob]:
+        """The flow's that run, or could not be kept; the newest first."""
         with self._lock:
-            return [each for each in reversed(self._jobs.values()) if each.flow_id == flow_id]
+            return [
+                each
+                for each in reversed(self._jobs.values())
+                if each.flow_id == flow_id and each.number is None
+            ]
 
     def get(self, flow_id: str, job_id: str) -> ReconcileJob | None:
         """One of the flow's reconciliations."""
@@ -141,55 +135,35 @@ class ReconcileJobs:
         return job if job is not None and job.flow_id == flow_id else None
 
     def close(self) -> None:
-        """Wait for what runs, and remove the reports."""
+        """Wait for what runs."""
         for thread in self._threads:
             thread.join()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _forget_old(self) -> None:
-        while len(self._jobs) > _KEPT:
+        while len(self._jobs) > _REMEMBERED:
             job_id = next((key for key, job in self._jobs.items() if job.ended is not None), None)
             if job_id is None:
                 return
-            shutil.rmtree(self._jobs.pop(job_id).folder, ignore_errors=True)
+            self._jobs.pop(job_id)
 
-    def _run(self, job: ReconcileJob) -> None:
+    def _run(self, job: ReconcileJob, of_flow: Sequence[Stream], about: About) -> None:
+        document = Document(about)
         try:
-            with translated(), self._engine.connect() as connection:
-                about = _about(connection, job)
-            # One for each form: a form tells its document all that it is told.
-            documents = {form: Document(about) for form in FORMATS}
-            with ExitStack() as stack:
-                reports = [
-                    open_report(
-                        form,
-                        stack.enter_context(
-                            job.report(form).open("w", encoding="utf-8", newline="")
-                        ),
-                        document,
-                    )
-                    for form, document in documents.items()
-                ]
-                for stream in job.streams:
-                    self._compare(job, stream, reports)
-                result = exit_code(job.summaries)
-                for document, report in zip(documents.values(), reports, strict=True):
-                    document.close(result, datetime.now(UTC))
-                    report.end(result)
+            for stream in of_flow:
+                self._compare(job, stream, document)
             with translated(), self._engine.begin() as connection:
-                job.number = kept.keep(connection, documents["json"].values())
+                document.close(exit_code(job.summaries), server.clock(connection))
+                job.values = document.values()
+                job.number = kept.keep(connection, job.values)
         except AuditStoreError as error:
-            job.not_kept = error
+            job.failure, job.number = error, None
         finally:
             job.ended = datetime.now(UTC)
 
-    def _compare(self, job: ReconcileJob, stream: Stream, reports: Sequence[Report]) -> None:
+    def _compare(self, job: ReconcileJob, stream: Stream, document: Document) -> None:
         def take(finding: Finding) -> None:
-            job.found += 1
-            if len(job.findings) < _SHOWN_FINDINGS:
-                job.findings.append(finding)
-            for report in reports:
-                report.finding(finding, 1)
+            job.finding(finding, 1)
+            document.finding(finding, 1)
 
         job.stage, job.done, job.total = f"Stream {stream.stream_id}", 0, 0
         try:
@@ -201,9 +175,8 @@ class ReconcileJobs:
             summary = Summary(
                 stream.stream_id, stream.flow_id, stream.url, job.scope.level, error=error
             )
-        job.summaries.append(summary)
-        for report in reports:
-            report.stream(summary, 1)
+        job.stream(summary, 1)
+        document.stream(summary, 1)
 
     def _opener(self, stream: Stream) -> Callable[[], ObjectStore]:
         from exporters.stores import open_store  # noqa: PLC0415  # the composition root
@@ -216,20 +189,3 @@ class ReconcileJobs:
             )
 
         return opened
-
-
-def _about(connection: Connection, job: ReconcileJob) -> About:
-    return About(
-        started_at=server.clock(connection),
-        actor=f"{job.asked_by} ({job.through})",
-        database_user=server.session_user(connection),
-        versions={
-            "auditstore": installed_version(),
-            "schema": str(database.schema_revision(connection)),
-            "server": server.full_version(connection),
-        },
-        scope={
-            "level": job.scope.level, "since": job.scope.since, "until": job.scope.until,
-            "flow": job.flow_id, "stream": None, "repair": "no", "views": None,
-        },
-    )  # fmt: skip

@@ -152,7 +152,10 @@ def test_deliveries_and_a_reconciliation_of_them(
         assert answer.headers["content-type"].startswith(kind)
         assert files[0]["object_key"] in answer.text
     assert job["number"] == 2, "the database keeps it, too"
-    refused(client.get(f"{jobs}/{'0' * 32}"), 404)
+    assert made(client.get(f"{jobs}/2"))["result"] == "differences"
+    assert client.get(f"{jobs}/2/report").content == client.get(report).content
+    for other in (f"{jobs}/{'0' * 32}", f"{jobs}/9", "/api/v1/flows/g/reconciliations/2"):
+        refused(client.get(other), 404)
     refused(client.post("/api/v1/flows/g/reconciliations", json={}), 404)
     empty = {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
     refused(client.post(jobs, json=empty), 422)

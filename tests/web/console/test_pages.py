@@ -213,4 +213,12 @@ def test_a_reconciliation_runs_and_is_there_as_page_and_file(
         report = ada.http.get(path.replace("report", "download") + f"&form={form}")
         assert report.headers["content-disposition"].startswith("attachment")
         assert content in report.text
-    assert path.split("job=")[1] in ada.get("/flow/reconciliation", id="flow-1").text
+    # It is kept, beyond the console's own life, and for this flow alone.
+    assert "report 1" in ada.get("/flow/reconciliation", id="flow-1").text
+    kept = ada.get("/flow/reconciliation/report", id="flow-1", job="1").text
+    assert "Kept as report 1, SHA-256" in kept
+    assert "No findings" in kept
+    page = ada.get("/flow/reconciliation/download", id="flow-1", job="1", form="html")
+    assert page.headers["content-disposition"].endswith('.html"')
+    assert ada.get("/flow/reconciliation/report", id="flow-2", job="1").status_code == 404
+    assert ada.get("/flow/reconciliation/report", id="flow-1", job="2").status_code == 404
