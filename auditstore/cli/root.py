@@ -22,10 +22,11 @@ COMMANDS: Final = {
     "doctor": "Find out what is wrong, and what to do next.",
     "events": "Look at the events in the store.",
     "reconcile": "Compare the outbox, the ledger and the store.",
-    "serve": "The web console.",
-    "user": "Who may sign in to the console.",
     "import": "Take in events of LeadConduit or a bucket.",
     "report": "Reports of comparisons that were kept.",
+    "serve": "The web console and the HTTP API.",
+    "user": "Who may sign in to the console.",
+    "key": "Programs' keys to the HTTP API.",
     "demo": "See it all work, with nothing to prepare.",
 }
 

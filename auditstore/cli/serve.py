@@ -1,4 +1,4 @@
-"""``auditstore serve``: the web console."""
+"""``auditstore serve``: the web console and the HTTP API."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from auditstore.errors import ConfigurationError
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.pass_obj
 def serve(session: Session, *, host: str, port: int) -> None:
-    """The web console, until it is told to stop.
+    """The web console and the HTTP API, until it is told to stop.
 
-    It needs a user to sign in as: `auditstore user add NAME --role administrator`.
+    It needs a user to sign in as: `auditstore user add NAME --role administrator`; and for
+    programs a key: `auditstore key add NAME --role viewer`.
     """
-    if find_spec("uvicorn") is None or find_spec("argon2") is None:
+    if any(find_spec(name) is None for name in ("uvicorn", "argon2", "fastapi")):
         raise ConfigurationError(
             "the console is not installed", hint="Run: pip install 'auditstore[console]'"
         )

@@ -163,3 +163,12 @@ def revoke_key(connection: Connection, key_id: int) -> None:
 def insert_reading(connection: Connection, actor: str, flow_id: str, event_id: str) -> None:
     """Append that somebody has opened an event."""
     connection.execute(insert(readings).values(actor=actor, flow_id=flow_id, event_id=event_id))
+
+
+def insert_readings(connection: Connection, actor: str, read: Sequence[tuple[str, str]]) -> None:
+    """Append that somebody has read these events, each a flow's and an event's id."""
+    if read:
+        connection.execute(
+            insert(readings),
+            [{"actor": actor, "flow_id": flow, "event_id": event} for flow, event in read],
+        )

@@ -88,9 +88,11 @@ class State:
     day_counts: DayCounts
 
 
-def create_console(engine: Engine, vault: Vault, gate_: Gate) -> Starlette:
-    """The console on a database; whoever serves it closes it through its lifespan."""
-    state = State(engine, vault, gate_, ReconcileJobs(engine, vault), DayCounts())
+def create_console(
+    engine: Engine, vault: Vault, gate_: Gate, jobs: ReconcileJobs | None = None
+) -> Starlette:
+    """The console on a database; whoever serves it closes it through its lifespan, ``jobs`` too."""
+    state = State(engine, vault, gate_, jobs or ReconcileJobs(engine, vault), DayCounts())
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

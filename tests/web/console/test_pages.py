@@ -207,7 +207,9 @@ def test_a_reconciliation_runs_and_is_there_as_page_and_file(
     while "how-far" in page:
         page = ada.http.get(path).text
     assert "reconciled" in page
-    for form, content in (("text", "RECONCILED"), ("json", '"stream_id"'), ("csv", "kind")):
+    assert "Kept as report 1" in page
+    for form, content in (("text", "RECONCILED"), ("json", '"stream_id"'), ("csv", "kind"),
+                          ("html", "<html")):  # fmt: skip
         report = ada.http.get(path.replace("report", "download") + f"&form={form}")
         assert report.headers["content-disposition"].startswith("attachment")
         assert content in report.text
