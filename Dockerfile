@@ -8,7 +8,7 @@ COPY exporters ./exporters
 COPY migrations ./migrations
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
     && python -m venv /opt/auditstore \
-    && /opt/auditstore/bin/pip install --no-cache-dir "$(ls /wheels/auditstore-*.whl)[exporter]"
+    && /opt/auditstore/bin/pip install --no-cache-dir "$(ls /wheels/auditstore-*.whl)[exporter,leadconduit]"
 
 FROM python:3.12-slim
 RUN useradd --system --user-group --create-home --uid 10000 auditstore

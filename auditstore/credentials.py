@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from auditstore import streams
+from auditstore.destinations import Destination
 from auditstore.errors import ConfigurationError, NotFound
 from auditstore.secret_fields import checked, masked
 from auditstore.sql import credentials as sql
@@ -27,6 +28,7 @@ __all__ = [
     "add",
     "find",
     "get_by_name",
+    "id_for",
     "reencrypt",
     "remove",
     "rotate",
@@ -95,6 +97,20 @@ def get_by_name(connection: Connection, name: str) -> Credential:
             hint="`auditstore credential list` shows the credentials.",
         )
     return _credential(row)
+
+
+def id_for(connection: Connection, name: str | None, destination: Destination) -> int | None:
+    """The number of a named credential; ConfigurationError for one of another kind of store."""
+    if not name:
+        return None
+    credential = get_by_name(connection, name)
+    if credential.kind != destination.scheme:
+        raise ConfigurationError(
+            f"the credential {name} is for {credential.kind}, the stream goes to "
+            f"{destination.scheme}",
+            hint="Choose one of its kind, or leave it out for a folder.",
+        )
+    return credential.credential_id
 
 
 def rotate(

@@ -117,6 +117,11 @@ def check_schema(connection: Connection) -> None:
         )
 
 
+def schema_revision(connection: Connection) -> str | None:
+    """The schema that the database has; ``None`` before the first migration."""
+    return _revision(connection)
+
+
 def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))

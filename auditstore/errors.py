@@ -97,6 +97,15 @@ class AppenderClosed(AuditStoreError):
 
 _UNKNOWN = "; whether this call's events are stored is not known"
 
+# --- people and programs ----------------------------------------------------------
+
+
+class SignInRefused(AuditStoreError):
+    """Wrong name or password, a disabled user, or too many attempts; which, is not told."""
+
+    code = "sign-in-refused"
+
+
 # --- the database -----------------------------------------------------------------
 
 
@@ -183,3 +192,39 @@ class HistoryLost(AuditStoreError):
     """The database forgot something that was exported already. The stream halts."""
 
     code = "history-lost"
+
+
+# --- reconciling ------------------------------------------------------------------
+
+
+class ReportDamaged(AuditStoreError):
+    """A reconciliation's report is not what its own hash says."""
+
+    code = "report-damaged"
+
+
+# --- other views of the events ------------------------------------------------------
+
+
+class ViewUnreadable(AuditStoreError):
+    """An export or an answer that is not what it should be: nobody knows what it lacks."""
+
+    code = "view-unreadable"
+
+
+class LeadConduitRefused(AuditStoreError):
+    """LeadConduit says no until somebody changes something: the key, the address, the plan."""
+
+    code = "leadconduit-refused"
+
+
+class LeadConduitUnavailable(AuditStoreError):
+    """LeadConduit does not answer, or not yet: 429, 5xx, timeouts, resets. Passes by itself."""
+
+    code = "leadconduit-unavailable"
+
+
+class LeadConduitChanged(AuditStoreError):
+    """The Events API contradicts itself in the midst of a run: out of order, or repeated."""
+
+    code = "leadconduit-changed"

@@ -12,19 +12,21 @@ from urllib.parse import urlsplit
 
 from auditstore.errors import ConfigurationError
 
-Kind = Literal["s3", "azure"]
-KINDS: Final[tuple[Kind, ...]] = ("s3", "azure")
+Kind = Literal["s3", "azure", "leadconduit"]
+KINDS: Final[tuple[Kind, ...]] = ("s3", "azure", "leadconduit")
 
 #: The fields that each kind knows, the needed ones first.
 FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "s3": ("access_key_id", "secret_access_key", "session_token", "role_arn", "external_id"),
     "azure": ("connection_string", "account_url", "sas_token", "account_key"),
+    "leadconduit": ("api_key",),
 }
 _WHAT_IS_NEEDED: Final[Mapping[str, str]] = {
     "s3": "An s3 credential has access_key_id and secret_access_key, and may have "
     "session_token, role_arn and external_id.",
     "azure": "An azure credential has connection_string, or account_url with sas_token, "
     "or account_url with account_key.",
+    "leadconduit": "A leadconduit credential has api_key, the key of an account's API.",
 }
 _SHOWN: Final = 4
 
@@ -47,11 +49,17 @@ def checked(kind: str, secret: Mapping[str, str]) -> dict[str, str]:
                 kind, f"the secret's {name} holds a line break or another character no key has"
             )
         fields[name] = stripped
+    if kind == "leadconduit":
+        if "api_key" not in fields:
+            raise _refused(kind, "the secret lacks api_key")
+        return fields
     return _checked_s3(fields) if kind == "s3" else _checked_azure(fields)
 
 
 def masked(kind: str, secret: Mapping[str, str]) -> str:
     """What may be shown of a checked secret: the key id's end, or the account's name."""
+    if kind == "leadconduit":
+        return "an API key"
     if kind == "s3":
         key_id = secret["access_key_id"]
         return f"key id ...{key_id[-_SHOWN:]}" if len(key_id) >= 2 * _SHOWN else "key id ..."

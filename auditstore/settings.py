@@ -45,10 +45,12 @@ class ListenAddress:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``AUDITSTORE_DATABASE_URL``, ``AUDITSTORE_HOME``, ``AUDITSTORE_SECRET_KEYS``,
-    ``AUDITSTORE_PARTITIONS``, ``AUDITSTORE_LOG_FORMAT`` and ``AUDITSTORE_METRICS_LISTEN``; and
-    those of the hooks, ``AUDITSTORE_RECONCILE_*``.
+    ``AUDITSTORE_PARTITIONS``, ``AUDITSTORE_LOG_FORMAT``, ``AUDITSTORE_METRICS_LISTEN``,
+    ``AUDITSTORE_LEADCONDUIT_API_KEY`` and ``AUDITSTORE_LEADCONDUIT_URL``; and those of the hooks,
+    ``AUDITSTORE_RECONCILE_*``.
 
-    ``database_url`` and ``secret_keys`` are secret: they are left out of the repr.
+    ``database_url``, ``secret_keys`` and ``leadconduit_api_key`` are secret: they are left out of
+    the repr.
     """
 
     database_url: str | None = field(default=None, repr=False)
@@ -57,6 +59,8 @@ class Settings:
     partitions: PartitionPeriod = "month"
     log_format: Literal["console", "json"] = "console"
     metrics_listen: ListenAddress | None = None
+    leadconduit_api_key: str | None = field(default=None, repr=False)
+    leadconduit_url: str | None = None
     hooks: HookSettings = field(default_factory=HookSettings)
 
     @classmethod
@@ -77,6 +81,8 @@ class Settings:
                 _choice(env, "AUDITSTORE_LOG_FORMAT", "console", "json"),
             ),
             metrics_listen=_listen(env.get("AUDITSTORE_METRICS_LISTEN")),
+            leadconduit_api_key=env.get("AUDITSTORE_LEADCONDUIT_API_KEY") or None,
+            leadconduit_url=env.get("AUDITSTORE_LEADCONDUIT_URL") or None,
             hooks=HookSettings.from_environment(env),
         )
 

@@ -36,7 +36,7 @@ from auditstore.sql.failures import translated
 from exporters.fence import Fence, SafePosition
 from exporters.observer import UNOBSERVED, Observer, Pulse
 from exporters.tasks import Lanes, Task, Tasks
-from exporters.worker import StoreOpener, Worker
+from exporters.worker import READERS, StoreOpener, Worker
 
 log = structlog.get_logger("exporter")
 
@@ -64,11 +64,11 @@ class DaemonConfig:
 
     @property
     def connections(self) -> int:
-        """How many the daemon needs: for what works, the fence, the jobs and a spare one.
+        """How many the daemon needs: for what works or reads ahead, the fence, the jobs, a spare.
 
         What hangs on its store holds none.
         """
-        return self.lanes.workers + self.lanes.troubled + 4
+        return self.lanes.workers + self.lanes.troubled + READERS + 4
 
 
 class Daemon:

@@ -98,6 +98,21 @@ def restore(connection: Connection, stream: Stream, file: LedgerFile, store: Obj
     Returns whether anything was written. Raises LedgerMismatch when the outbox no longer holds
     the content that was delivered.
     """
+    sealed, rendering = file.sealed, rehearse(connection, stream, file)
+    if sealed.format == "json":
+        return _put_each(rendering, sealed.stream_id, store) > 0
+    (new,) = rendering.objects
+    result = store.put_if_absent(new)
+    if not result.created:
+        _compare(new, rendering.content_sha256, sealed.stream_id, store)
+    return result.created
+
+
+def rehearse(connection: Connection, stream: Stream, file: LedgerFile) -> Rendering:
+    """Make ready what would put a delivered file back, and write nothing.
+
+    Raises LedgerMismatch when the outbox no longer holds the content that was delivered.
+    """
     sealed = file.sealed
     if file.delivery is None:
         raise LedgerMismatch(
@@ -112,13 +127,7 @@ def restore(connection: Connection, stream: Stream, file: LedgerFile, store: Obj
             f" {rendering.content_sha256.hex()}",
             hint="The outbox was altered behind its guards; it cannot put this file back.",
         )
-    if sealed.format == "json":
-        return _put_each(rendering, sealed.stream_id, store) > 0
-    (new,) = rendering.objects
-    result = store.put_if_absent(new)
-    if not result.created:
-        _compare(new, rendering.content_sha256, sealed.stream_id, store)
-    return result.created
+    return rendering
 
 
 def _put_each(rendering: Rendering, stream_id: int, store: ObjectStore) -> int:

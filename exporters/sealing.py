@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -90,15 +90,8 @@ def seal(
     stream = streams.get(connection, stream_id, lock=True)
     if not stream.enabled:
         return None
-    rows = events_sql.tail(
-        connection,
-        stream.flow_id,
-        after=stream.sealed_position,
-        upto=fence,
-        limit=stream.limits.max_events,
-    )
     now = server.clock(connection)
-    batch = cut(rows, stream.limits, now=now, flush=flush)
+    batch = _cut_next(connection, stream, fence=fence, now=now, flush=flush)
     if not isinstance(batch, Batch):
         return batch
     ledger_sql.insist_on_durable_commit(connection)
@@ -106,6 +99,33 @@ def seal(
     ledger_sql.insert_sealed(connection, sealed)
     ledger_sql.move_sealed_mark(connection, stream_id, sealed.sequence, sealed.last_position)
     return sealed
+
+
+def foresee(
+    connection: Connection, stream: Stream, last: SealedFile, *, fence: int
+) -> SealedFile | None:
+    """What :func:`seal` will make of the stream as it is after ``last``, if that is sure by now.
+
+    It is sure of a file that has ended or is due by its delay, as long as nobody changes the
+    stream: below a safe fence nothing is added.
+    """
+    after = replace(stream, sealed_sequence=last.sequence, sealed_position=last.last_position)
+    now = server.clock(connection)
+    batch = _cut_next(connection, after, fence=fence, now=now)
+    return _sealed(after, batch, now) if isinstance(batch, Batch) else None
+
+
+def _cut_next(
+    connection: Connection, stream: Stream, *, fence: int, now: datetime, flush: bool = False
+) -> Batch | NotDue | None:
+    rows = events_sql.tail(
+        connection,
+        stream.flow_id,
+        after=stream.sealed_position,
+        upto=fence,
+        limit=stream.limits.max_events,
+    )
+    return cut(rows, stream.limits, now=now, flush=flush)
 
 
 def _sealed(stream: Stream, batch: Batch, now: datetime) -> SealedFile:

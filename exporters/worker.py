@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,7 @@ from exporters import history
 from exporters.delivery import put, record, render
 from exporters.fence import SafePosition
 from exporters.observer import UNOBSERVED, Observer
+from exporters.read_ahead import ReadAhead
 from exporters.sealing import NotDue, seal
 
 log = structlog.get_logger("exporter")
@@ -46,6 +48,8 @@ StoreOpener = Callable[[Connection, Stream], ObjectStore]
 #: Sealing and recording lock the stream. An exporter that is paused, or whose machine is gone, in
 #: the midst of one keeps the others from that stream for so long (seconds), and no longer.
 LONGEST_IDLE: Final = 15.0
+#: How many threads read ahead, each with a connection while it reads.
+READERS: Final = 2
 _FIRST_RETRY: Final = 0.5
 _LONGEST_RETRY: Final = 60.0
 # How often a blocked stream asks again by itself; after a change it does so at once.
@@ -80,6 +84,7 @@ class Worker:
         self._observer = observer
         self._stores: dict[int, tuple[object, ObjectStore]] = {}
         self._lock = threading.Lock()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
 
     def work(
         self,
@@ -96,6 +101,7 @@ class Worker:
         """
         delivered = events = 0
         file: SealedFile | None = None
+        ahead = ReadAhead(self._engine, self._readers, fence)
         try:
             while may_go_on():
                 file = None
@@ -104,7 +110,7 @@ class Worker:
                     due_in = step.due_in if isinstance(step, NotDue) else None
                     return Outcome(delivered, events, due_in=due_in)
                 file = step
-                self._deliver(step)
+                self._deliver(step, ahead)
                 delivered += 1
                 events += step.event_count
         except DatabaseUnavailable:
@@ -115,6 +121,8 @@ class Worker:
             # A defect of ours, or a library's: shown to the operator as the stream's state.
             log.exception("unexpected failure", stream=stream_id)
             return self._failed(stream_id, _unexpected(error), delivered, events, file)
+        finally:
+            ahead.drop()
         return Outcome(delivered, events, due_in=0.0)
 
     def forget_others(self, stream_ids: Collection[int]) -> None:
@@ -125,7 +133,8 @@ class Worker:
             store.close()
 
     def close(self) -> None:
-        """Release the stores' connections."""
+        """Release the stores' connections, and end the threads."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self.forget_others(())
 
     def _next(
@@ -164,12 +173,15 @@ class Worker:
         with translated():
             history.check(self._engine, stream, store)
 
-    def _deliver(self, sealed: SealedFile) -> None:
+    def _deliver(self, sealed: SealedFile, ahead: ReadAhead) -> None:
+        rendering = ahead.take(sealed)
         with translated(), self._engine.connect() as connection:
             stream = streams.get(connection, sealed.stream_id)
             store = self._store(connection, stream)
-            rendering = render(connection, stream, sealed)
+            if rendering is None:
+                rendering = render(connection, stream, sealed)
         # The database is let go of while the store takes its time.
+        ahead.begin(stream, sealed)
         began = time.monotonic()
         delivery = put(rendering, sealed, store)
         self._record(stream, sealed, delivery, upload_seconds=time.monotonic() - began)

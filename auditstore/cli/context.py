@@ -86,18 +86,17 @@ class Session:
     def changing(self) -> Iterator[Connection]:
         """A transaction that changes settings, committed at the end."""
         engine = self.engine
-        try:
-            with translated(), engine.begin() as connection:
-                database.check_schema(connection)
-                yield connection
-        except DatabaseRefused as error:
-            driver = getattr(error.__cause__, "orig", None)
-            if getattr(driver, "sqlstate", None) != _INSUFFICIENT_PRIVILEGE:
-                raise
-            raise DatabaseRefused(
-                error.message,
-                hint="Settings are changed by the database user that ran `auditstore migrate`.",
-            ) from error
+        with _for_the_owner("Settings are changed"), translated(), engine.begin() as connection:
+            database.check_schema(connection)
+            yield connection
+
+    @contextmanager
+    def importing(self) -> Iterator[Engine]:
+        """The engine for taking in events of another view, which only the owner may."""
+        with self.reading():
+            pass
+        with _for_the_owner("Events of another view are taken in"):
+            yield self.engine
 
     def close(self) -> None:
         """Leave the database; an embedded one that nobody else uses stops."""
@@ -105,6 +104,20 @@ class Session:
             self._engine.dispose()
         if self._embedded is not None:
             self._embedded.stop()
+
+
+@contextmanager
+def _for_the_owner(what: str) -> Iterator[None]:
+    """Where the server says no, name the user who may."""
+    try:
+        yield
+    except DatabaseRefused as error:
+        driver = getattr(error.__cause__, "orig", None)
+        if getattr(driver, "sqlstate", None) != _INSUFFICIENT_PRIVILEGE:
+            raise
+        raise DatabaseRefused(
+            error.message, hint=f"{what} by the database user that ran `auditstore migrate`."
+        ) from error
 
 
 def _migrate_if_outdated(url: str) -> None:

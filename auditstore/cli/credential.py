@@ -43,7 +43,7 @@ def new_key() -> None:
 
 @credential.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), required=True, help="The store it is for.")
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="What it is for.")
 @secret_options
 @click.pass_obj
 def add(session: Session, *, name: str, kind: str, from_file: Path | None, from_env: bool) -> None:
@@ -53,8 +53,9 @@ def add(session: Session, *, name: str, kind: str, from_file: Path | None, from_
     it is asked for.
 
     \b
-    s3     access_key_id, secret_access_key; session_token, role_arn, external_id
-    azure  connection_string, or account_url with sas_token or account_key
+    s3           access_key_id, secret_access_key; session_token, role_arn, external_id
+    azure        connection_string, or account_url with sas_token or account_key
+    leadconduit  api_key
     """
     secret = read_secret(kind, from_file=from_file, from_env=from_env)
     with session.changing() as connection:
@@ -82,7 +83,10 @@ def list_(session: Session, *, as_json: bool) -> None:
         )
         return
     if not found:
-        show("No credentials. Add one with `auditstore credential add NAME --kind s3|azure`.")
+        show(
+            "No credentials. Add one with "
+            "`auditstore credential add NAME --kind s3|azure|leadconduit`."
+        )
         return
     columns = (
         Column("NAME"), Column("KIND"), Column("SHOWN AS", shrinking=True), Column("STREAMS"),

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
-from auditstore.cli.context import Session
+from sqlalchemy import Connection
+
 from auditstore.cli.store_test import StoreTest, try_store
 from auditstore.cli.stores import store_opener
 from auditstore.errors import AuditStoreError, CredentialRefused, StoreRefused
 from auditstore.streams import Stream
+from auditstore.vault import Vault
 
 _AT_ONCE: Final = 8
 _MOST_CAUSES: Final = 5
+
+
+class SecretKeeper(Protocol):
+    """Who asks: a run of the command line, or a person in the console."""
+
+    @property
+    def vault(self) -> Vault:
+        """The keys for secrets."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """A connection to read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +41,9 @@ class Trial:
     warning: str = ""
 
 
-def try_secret(session: Session, secret: Mapping[str, str], using: Sequence[Stream]) -> list[Trial]:
+def try_secret(
+    session: SecretKeeper, secret: Mapping[str, str], using: Sequence[Stream]
+) -> list[Trial]:
     """Write and read back on each stream's destination, enabled or not, with the new secret."""
 
     def one(stream: Stream) -> Trial:
@@ -41,7 +56,7 @@ def try_secret(session: Session, secret: Mapping[str, str], using: Sequence[Stre
         return list(pool.map(one, using))
 
 
-def _trial(session: Session, stream: Stream, secret: Mapping[str, str]) -> Trial:
+def _trial(session: SecretKeeper, stream: Stream, secret: Mapping[str, str]) -> Trial:
     from exporters.stores import open_store  # noqa: PLC0415  # the composition root
 
     store = open_store(
@@ -63,7 +78,7 @@ def _trial(session: Session, stream: Stream, secret: Mapping[str, str]) -> Trial
     )  # fmt: skip
 
 
-def _old_one_reads(session: Session, stream: Stream, done: StoreTest) -> bool:
+def _old_one_reads(session: SecretKeeper, stream: Stream, done: StoreTest) -> bool:
     """Whether the secret in force reads what the new one has written."""
     try:
         with session.reading() as connection:

@@ -33,7 +33,7 @@ from auditstore.errors import ConfigurationError, DatabaseRefused, NotFound
 from auditstore.events import StoredEvent
 from auditstore.ledger import LedgerFile
 from auditstore.repository import EventRepository
-from auditstore.sql import progress
+from auditstore.sql import imports, progress
 from auditstore.sql import streams as stream_sql
 from auditstore.sql.events import EventFilter, Order
 from auditstore.sql.failures import translated
@@ -101,8 +101,9 @@ def show_(session: Session, *, event_id: str, flow_id: str | None, as_json: bool
     with session.reading(check=False) as connection:
         stored = _one(EventRepository().get(connection, event_id, flow_id=flow_id), event_id)
         places = _places(connection, stored)
+        imported = _import_of(connection, stored)
     if as_json:
-        _write_event(stored, places)
+        _write_event(stored, places, imported)
         return
     event = stored.event
     pairs((
@@ -113,6 +114,8 @@ def show_(session: Session, *, event_id: str, flow_id: str | None, as_json: bool
         ("Reason", event.reason or None),
         ("Position", number(stored.position)),
         ("Recorded", utc(stored.recorded_at)),
+        ("Imported", None if imported is None else f"by {imported['kind']} "
+         f"{imported['import_id']} from {imported['source']}, by {imported['actor']}"),
         ("Size", size(event.size_bytes)),
         ("SHA-256", event.sha256.hex()),
     ))  # fmt: skip
@@ -192,6 +195,20 @@ def _places(connection: Connection, stored: StoredEvent) -> list[dict[str, Any]]
         return None
 
 
+def _import_of(connection: Connection, stored: StoredEvent) -> dict[str, Any] | None:
+    """The import that the event came by; ``None`` for the flow engine's own, and where this user
+    may not know.
+    """
+    try:
+        with translated(), connection.begin_nested():
+            found = imports.of_position(connection, stored.position)
+    except DatabaseRefused:
+        return None
+    if found is None:
+        return None
+    return {name: getattr(found, name) for name in ("import_id", "kind", "source", "actor")}
+
+
 def _place(connection: Connection, stream: streams.Stream, stored: StoredEvent) -> dict[str, Any]:
     file = progress.file_holding(connection, stream.stream_id, stored.position)
     place: dict[str, Any] = {"stream_id": stream.stream_id, "file": None, "object": None,
@@ -228,13 +245,16 @@ def _where(place: dict[str, Any]) -> str:
     return words[place["state"]]
 
 
-def _write_event(stored: StoredEvent, places: list[dict[str, Any]] | None) -> None:
+def _write_event(
+    stored: StoredEvent, places: list[dict[str, Any]] | None, imported: dict[str, Any] | None
+) -> None:
     # The snapshot goes in as it is: parsing it could change it.
     event = stored.event
     write_json({
         "position": stored.position, "recorded_at": stored.recorded_at,
         "event_id": event.event_id, "flow_id": event.flow_id, "lead_id": event.lead_id,
         "sha256": event.sha256.hex(), "size_bytes": event.size_bytes, "streams": places,
+        "import": imported,
         "snapshot": orjson.Fragment(event.payload),
     })  # fmt: skip
 

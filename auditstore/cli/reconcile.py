@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -19,26 +19,34 @@ from sqlalchemy import Engine
 
 from auditstore import streams
 from auditstore.cli.context import Session
-from auditstore.cli.display import HarmlessText, harmless
+from auditstore.cli.display import harmless, note
+from auditstore.cli.reconcile_report import ReportDesk
+from auditstore.cli.reconcile_views import Views, compare_chosen
+from auditstore.cli.repair import restorer
+from auditstore.cli.report_output import written_to
 from auditstore.cli.stores import store_opener
+from auditstore.cli.view_options import place_options, side_options
 from auditstore.cli.wording import MOMENT
-from auditstore.errors import AuditStoreError, ConfigurationError, NotFound
-from auditstore.ledger import LedgerFile
+from auditstore.errors import AuditStoreError, NotFound
 from auditstore.objects import ObjectStore
 from auditstore.reconciliation import (
     Finding,
     Kind,
     Level,
-    Restore,
     Scope,
     Summary,
     compare_increment,
     compare_stream,
 )
-from auditstore.reconciliation.reports import Report, ReportFormat, exit_code, open_report
+from auditstore.reconciliation.reports import (
+    FORMATS,
+    Report,
+    ReportFormat,
+    exit_code,
+    open_report,
+)
 from auditstore.reconciliation.scope import Progress as ProgressReader
 from auditstore.reconciliation.scope import Silent
-from auditstore.sql.failures import translated
 from auditstore.streams import Stream
 
 _MEBIBYTE: Final = 1024 * 1024
@@ -59,10 +67,10 @@ _MEBIBYTE: Final = 1024 * 1024
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "csv"]),
+    type=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    help="For people, or every finding for a program.",
+    help="For people (html: one file with charts), or every finding for a program.",
 )
 @click.option(
     "--output",
@@ -71,6 +79,14 @@ _MEBIBYTE: Final = 1024 * 1024
     help="Write the report there; it is there only once it is complete.",
 )
 @click.option("--repair", is_flag=True, help="Put missing files back, then compare again.")
+@click.option(
+    "--show-values",
+    is_flag=True,
+    help="Show the values of fields that differ, too; they are people's data.",
+)
+@click.option("--no-keep", is_flag=True, help="Do not keep the report in the database.")
+@side_options
+@place_options
 @click.option(
     "--incremental",
     is_flag=True,
@@ -94,32 +110,61 @@ def reconcile(
     form: ReportFormat,
     output: Path | None,
     repair: bool,
+    show_values: bool,
+    no_keep: bool,
     incremental: bool,
     anew: bool,
+    **given: Any,
 ) -> None:
     """Compare the outbox, the ledger and the store, for what the streams covered.
+
+    With --source or --location it compares other views, event by event: LeadConduit's own, a
+    file exported from it, a bucket that LeadConduit filled. --since and --until are of the time
+    in the events' ids then.
 
     Leaves with 0 if all is reconciled, 1 if there are differences, and 2 if a stream could
     not be compared. Nothing is ever overwritten or deleted.
     """
     session: Session = ctx.obj
-    scope = Scope(level, since, until)
+    if show_values and form == "html":
+        raise click.UsageError("An HTML report never holds values: use another --format.")
+    scope = Scope(level, since, until, values=show_values)
     if incremental and scope.is_bounded:
         raise click.UsageError("--incremental knows itself what is new: leave --since and --until.")
     if anew and not incremental:
         raise click.UsageError("--anew goes with --incremental.")
+    views = Views.taken_from(given, repair=repair)
+    if incremental and not views.is_usual:
+        raise click.UsageError(
+            "--incremental compares outbox, ledger and store, and no other view."
+        )
     compare = _Compare(incremental=incremental, anew=anew)
-    chosen = _chosen(session, flow_id, stream_id)
+    how = "no" if not (repair or views.adopt) else "dry-run" if views.dry_run else "yes"
+    desk = ReportDesk.opened(
+        session, scope, views, flow_id, stream_id, repair=how, keep=not no_keep
+    )
+    chosen = partial(_chosen, session, flow_id, stream_id)
+    usual = chosen() if views.includes_usual else []
     last_rounds = []
-    with _written_to(output) as out:
-        report = open_report(form, out, scope)
+    with written_to(output) as out:
+        report = open_report(form, out, desk.document, values=show_values)
         may_draw = output is not None or form == "text" or not sys.stdout.isatty()
-        for stream in chosen:
+        if not views.is_usual:
+            last_rounds += compare_chosen(
+                session, views, scope, report, flow_id=flow_id, chosen=chosen
+            )
+        for stream in usual:
             summary = _compare(
-                session, stream, scope, report, compare, repair=repair, may_draw=may_draw
+                session, stream, scope, report, compare, repair=how, may_draw=may_draw
             )
             last_rounds.append(summary)
+        desk.close(exit_code(last_rounds))
         report.end(exit_code(last_rounds))
+        if desk.keep() and form == "text":
+            out.write(f"{desk.receipt}\n")
+    if form != "text" and desk.number is not None:
+        note(desk.receipt)
+    desk.insist()
     ctx.exit(exit_code(last_rounds))
 
 
@@ -160,7 +205,9 @@ def _increment(
     scope: Scope,
     **named: Any,
 ) -> Summary:
-    return compare_increment(engine, stream_id, open_store, scope.level, **named)
+    return compare_increment(
+        engine, stream_id, open_store, scope.level, values=scope.values, **named
+    )
 
 
 def _compare(
@@ -170,15 +217,13 @@ def _compare(
     report: Report,
     compare: _Compare,
     *,
-    repair: bool,
+    repair: str,
     may_draw: bool,
 ) -> Summary:
     """Compare, and after a repair compare again; return how it stands at the end."""
     summary = _round(session, stream, scope, report, compare, 1, repair=repair, may_draw=may_draw)
     if summary.repaired:
-        summary = _round(
-            session, stream, scope, report, compare, 2, repair=False, may_draw=may_draw
-        )
+        summary = _round(session, stream, scope, report, compare, 2, repair="no", may_draw=may_draw)
     return summary
 
 
@@ -190,7 +235,7 @@ def _round(  # noqa: PLR0917  # called twice, above, with what it says
     compare: _Compare,
     number: int,
     *,
-    repair: bool,
+    repair: str,
     may_draw: bool,
 ) -> Summary:
     engine = session.engine
@@ -208,7 +253,9 @@ def _round(  # noqa: PLR0917  # called twice, above, with what it says
                 partial(_open, session, stream),
                 scope,
                 report=take,
-                restore=partial(_restorer, engine) if repair else None,
+                restore=restorer(engine, repair),
+                dry_run=repair == "dry-run",
+                pattern=True,
                 progress=progress,
             )
         except AuditStoreError as error:
@@ -236,42 +283,7 @@ def _open(session: Session, stream: Stream) -> ObjectStore:
         return store_opener(session.vault)(connection, stream)
 
 
-def _restorer(engine: Engine, store: ObjectStore) -> Restore:
-    from exporters.delivery import restore  # noqa: PLC0415  # the composition root
-
-    def put_back(stream: Stream, row: LedgerFile) -> bool:
-        with translated(), engine.connect() as connection:
-            return restore(connection, stream, row, store)
-
-    return put_back
-
-
-# --- where it is written, and what is seen meanwhile ----------------------------------
-
-
-@contextmanager
-def _written_to(output: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that takes its name once the report is complete."""
-    if output is None:
-        # A bucket's names and an event's fields may hold what a terminal would obey.
-        yield cast("TextIO", HarmlessText(sys.stdout)) if sys.stdout.isatty() else sys.stdout
-        return
-    unfinished = output.with_name(f"{output.name}.partial")
-    # A device or a pipe is written as it is: nothing can take its place.
-    is_plain = output.is_file() or not output.exists()
-    try:
-        with (unfinished if is_plain else output).open("w", encoding="utf-8", newline="") as out:
-            yield out
-        if is_plain:
-            unfinished.replace(output)
-    except OSError as error:
-        raise ConfigurationError(
-            f"the report cannot be written to {output}: {error.strerror or error}",
-            hint="Name another file with --output.",
-        ) from error
-    finally:
-        if is_plain:
-            unfinished.unlink(missing_ok=True)
+# --- what is seen meanwhile -----------------------------------------------------------
 
 
 class _Drawn:

@@ -22,8 +22,16 @@ COMMANDS: Final = {
     "doctor": "Find out what is wrong, and what to do next.",
     "events": "Look at the events in the store.",
     "reconcile": "Compare the outbox, the ledger and the store.",
+    "import": "Take in events of LeadConduit or a bucket.",
+    "report": "Reports of comparisons that were kept.",
+    "serve": "The web console and the HTTP API.",
+    "user": "Who may sign in to the console.",
+    "key": "Programs' keys to the HTTP API.",
     "demo": "See it all work, with nothing to prepare.",
 }
+
+#: Where a command's name is a word of Python's own.
+_OBJECTS: Final = {"import": "import_"}
 
 
 class RootGroup(click.Group):
@@ -37,9 +45,10 @@ class RootGroup(click.Group):
         """The subcommand's object, or ``None`` where there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
-        module = f"{__package__}.{cmd_name}"
+        name = _OBJECTS.get(cmd_name, cmd_name)
+        module = f"{__package__}.{name}"
         try:
-            command: click.Command = getattr(import_module(module), cmd_name)
+            command: click.Command = getattr(import_module(module), name)
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise

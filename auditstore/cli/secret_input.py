@@ -30,6 +30,7 @@ _ENVIRONMENT: Final[Mapping[str, Mapping[str, str]]] = {
         "session_token": "AWS_SESSION_TOKEN",
     },
     "azure": {"connection_string": "AZURE_STORAGE_CONNECTION_STRING"},
+    "leadconduit": {"api_key": "AUDITSTORE_LEADCONDUIT_API_KEY"},
 }
 _AZURE_PARTS: Final = {
     "account_key": "AZURE_STORAGE_KEY", "sas_token": "AZURE_STORAGE_SAS_TOKEN",
@@ -38,6 +39,7 @@ _AZURE_PARTS: Final = {
 _PROMPTS: Final[Mapping[str, Mapping[str, str]]] = {
     "s3": {"access_key_id": "Access key id", "secret_access_key": "Secret access key"},
     "azure": {"connection_string": "Connection string"},
+    "leadconduit": {"api_key": "API key"},
 }
 
 
@@ -48,7 +50,7 @@ def secret_options(command: _Command) -> _Command:
             "--from-env", is_flag=True,
             help="Read AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or "
             "AZURE_STORAGE_CONNECTION_STRING (or AZURE_STORAGE_ACCOUNT with "
-            "AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN).",
+            "AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN), or AUDITSTORE_LEADCONDUIT_API_KEY.",
         ),
         click.option(
             "--from-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -5,17 +5,30 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Protocol
 
+from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError, ObjectConflict, StoreRefused, StoreUnavailable
 from auditstore.layout import encode_part, join
 from auditstore.objects import VERIFICATION_PREFIX, NewObject, ObjectStore
-from auditstore.streams import Stream
 
 _TO_COMPARE = (
     "Delivering works without until an exporter dies in the midst of it: what it had written is "
     "then compared. Reconciling needs it too. "
 )
 _TO_LIST = "Delivering works without; a failover and reconciling need it. "
+
+
+class TriedPlace(Protocol):
+    """Where a flow's events go, or are to go: a stream, or one that is not kept yet."""
+
+    @property
+    def flow_id(self) -> str:
+        """The flow's id."""
+
+    @property
+    def destination(self) -> Destination:
+        """Where its files go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +62,19 @@ class StoreTest:
     failure: AuditStoreError | None = None
 
 
-def verification_key(stream: Stream, now: datetime) -> str:
+def verification_key(place: TriedPlace, now: datetime) -> str:
     """``<prefix>/auditstore_verification_<flow>_<timestamp>.txt``."""
     stamp = f"{now.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}"
-    name = f"{VERIFICATION_PREFIX}_{encode_part(stream.flow_id)}_{stamp}.txt"
-    return join(stream.destination.prefix, name)
+    name = f"{VERIFICATION_PREFIX}_{encode_part(place.flow_id)}_{stamp}.txt"
+    return join(place.destination.prefix, name)
 
 
-def try_store(store: ObjectStore, stream: Stream, now: datetime) -> StoreTest:
+def try_store(store: ObjectStore, place: TriedPlace, now: datetime) -> StoreTest:
     """Connect, write, read back, list; stop at the first that delivering cannot do without."""
-    test = StoreTest(verification_key(stream, now))
+    test = StoreTest(verification_key(place, now))
     body = (
         f"auditstore wrote this at {now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} to see whether the "
-        f"stream of flow {stream.flow_id} works. It is no event data and may be deleted.\n"
+        f"stream of flow {place.flow_id} works. It is no event data and may be deleted.\n"
     ).encode()
     try:
         _write(test, store, body)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from sqlalchemy import Connection
 
 from auditstore import credentials, streams
 from auditstore.cli import stream_view
@@ -16,8 +15,7 @@ from auditstore.cli.options import json_option
 from auditstore.cli.stream_settings import checked_settings, setting_options
 from auditstore.cli.stream_test import test
 from auditstore.cli.wording import number
-from auditstore.destinations import Destination, parse_destination
-from auditstore.errors import ConfigurationError
+from auditstore.destinations import parse_destination
 from auditstore.sql import events as event_sql
 from auditstore.sql import progress, schedules, server
 
@@ -60,7 +58,7 @@ def add(
         }
         new = streams.NewStream(
             flow_id=flow_id, url=url, enabled=not disabled,
-            credential_id=_credential_id(connection, name, destination),
+            credential_id=credentials.id_for(connection, name, destination),
             limits=streams.Limits(**limits), **settings,
         )  # fmt: skip
         added = streams.add(connection, new, actor=streams.current_actor())
@@ -128,7 +126,7 @@ def set_(session: Session, /, *, stream_id: int, as_json: bool, **given: Any) ->
         settings = checked_settings(before.destination, given, before=before.options)
         if "credential" in settings:
             name = settings.pop("credential")
-            settings["credential_id"] = _credential_id(connection, name, before.destination)
+            settings["credential_id"] = credentials.id_for(connection, name, before.destination)
         after = streams.change(connection, stream_id, settings, actor=streams.current_actor())
     if as_json:
         write_json(stream_view.as_json(after))
@@ -191,21 +189,6 @@ def resume(session: Session, *, stream_id: int) -> None:
     show(f"Stream {stream_id} was {before.shown_state}; it tries again at once" if before.enabled
          else f"Stream {stream_id} is disabled: start it with `auditstore stream enable "
          f"{stream_id}`")  # fmt: skip
-
-
-def _credential_id(
-    connection: Connection, name: str | None, destination: Destination
-) -> int | None:
-    if not name:
-        return None
-    credential = credentials.get_by_name(connection, name)
-    if credential.kind != destination.scheme:
-        raise ConfigurationError(
-            f"the credential {name} is for {credential.kind}, the stream goes to "
-            f"{destination.scheme}",
-            hint="Choose one of its kind, or leave it out for a folder.",
-        )
-    return credential.credential_id
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:

@@ -221,14 +221,19 @@ def _stream(seed: int, flow_id: str, start: float) -> Iterator[bytes]:
         yield from engine.follow_ups()
 
 
-def test_lead(flow_id: str, clock: Callable[[], float]) -> LeadResult:
+def test_lead(
+    flow_id: str,
+    clock: Callable[[], float],
+    *,
+    flow_name: str = "Test lead",  # noqa: PT028  # a lead, not a test of ours
+) -> LeadResult:
     """One lead marked as a test, accepted, with the same events in the same shape each time.
 
     Its ids are new with every call, within one second too: an id that came twice with other
     times in its event would be a conflict.
     """
     engine = FlowEngine(
-        flow_id=flow_id, flow_name="Test lead", seed=secrets.randbits(64), clock=clock
+        flow_id=flow_id, flow_name=flow_name, seed=secrets.randbits(64), clock=clock
     )
     return engine.handle(TEST_LEAD)
 

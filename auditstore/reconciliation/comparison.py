@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from auditstore.layout import join
 from auditstore.objects import ObjectInfo, ObjectStore
+from auditstore.reconciliation.counting import Counting
 from auditstore.reconciliation.due import note_undelivered, note_waiting
 from auditstore.reconciliation.files import compare_file, look_at
 from auditstore.reconciliation.findings import Finding
@@ -38,6 +39,8 @@ def compare_stream(
     progress: Progress = _SILENT,
     clock: Callable[[], float] = time.monotonic,
     choose: Callable[[View], Part] = lambda _: EVERYTHING,
+    dry_run: bool = False,
+    pattern: bool = False,
 ) -> Summary:
     """Compare one stream's outbox, ledger and store; each finding goes to ``report`` at once.
 
@@ -45,7 +48,9 @@ def compare_stream(
     With ``restore`` each missing file is put back as it is found. Raises the store's and the
     database's errors if the comparison could not be brought to its end; the findings reported
     by then are true, and not all. ``clock`` counts seconds. ``choose`` says which part to
-    compare; it is asked once the marks are known, and before anything is listed.
+    compare; it is asked once the marks are known, and before anything is listed. ``dry_run`` says
+    that what ``restore`` gives writes nothing. ``pattern`` asks for the counts by hour, type and
+    outcome and the delays of delivery too, which costs a look at each event's row.
     """
     began = clock()
     with translated():
@@ -56,8 +61,11 @@ def compare_stream(
             store = open_store()
             try:
                 restorer = None if restore is None else restore(store)
-                recorder = Recorder(summary, report)
-                _compare(engine, store, scope, view, recorder, progress, restorer, part)
+                recorder = Recorder(summary, report, view.stream.destination)
+                _compare(
+                    engine, store, scope, view, recorder, progress, restorer, part,
+                    dry_run=dry_run, pattern=pattern,
+                )  # fmt: skip
             finally:
                 store.close()
     summary.seconds = clock() - began
@@ -73,16 +81,22 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
     progress: Progress,
     restore: Restore | None,
     part: Part,
+    *,
+    dry_run: bool,
+    pattern: bool,
 ) -> None:
     with temporary_database() as database:
         inventory = Inventory.of(database, _listing(store, view, part), progress)
         recorder.summary.objects_listed = len(inventory)
+        counting = Counting(engine, view.stream.flow_id, database, active=pattern)
         job = Job(
-            engine, store, scope, view, inventory, database, recorder, progress, restore, part
-        )
+            engine, store, scope, view, inventory, database, recorder, progress, restore, part,
+            counting, dry_run,
+        )  # fmt: skip
         if part.doubt is not None:
             note_other_ledger(job, part.doubt)
         _compare_files(job)
+        recorder.summary.pattern = counting.result()
         note_waiting(job)
         compare_unknown(job)
 

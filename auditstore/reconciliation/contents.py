@@ -45,6 +45,7 @@ def compare_lines(job: Job, row: LedgerFile, delivery: Delivery) -> bool:
     is_delivered = reading.content == delivery.content_sha256
     if reading.agrees and is_delivered:
         summary.events_matched += reading.lines
+        job.counting.whole(matched=True)
         if reading.stored != delivery.object_sha256:
             note_recompressed(job, row, delivery, reading.stored)
         return True
@@ -52,6 +53,7 @@ def compare_lines(job: Job, row: LedgerFile, delivery: Delivery) -> bool:
         explanation.take_entries(job.entries(sealed.first_position, sealed.last_position))
         explanation.take_lines(lines(job, sealed.object_key))
         summary.events_matched += explanation.matched()
+        explanation.count()
         if not is_delivered:
             why = "the object holds other content than was delivered"
             if reading.unended:
@@ -77,6 +79,7 @@ def explain_object(job: Job, row: LedgerFile, entry: Entry, key: str, found: byt
         with Explanation(job, row, key=key) as explanation:
             explanation.take_entries(iter((entry,)))
             explanation.take_lines(whole(job, key))
+            explanation.count()
             explanation.report(side="object and outbox differ")
 
 
@@ -144,8 +147,8 @@ def note_if_altered(job: Job, row: LedgerFile, entry: Entry) -> None:
         job.recorder.note(
             Kind.OUTBOX_DIFFERS,
             "the event's payload in the outbox is not what its hash says",
-            sequence=row.sealed.sequence, position=entry.position, event_id=entry.event_id,
-            lead_id=entry.lead_id, expected=entry.sha256.hex(),
+            sequence=row.sealed.sequence, object_key=row.sealed.object_key,
+            expected=entry.sha256.hex(), **entry.names,
         )  # fmt: skip
 
 
@@ -163,12 +166,10 @@ def note_changed(
     job.recorder.note(
         Kind.CHANGED_FILE, detail,
         sequence=row.sealed.sequence,
-        position=None if entry is None else entry.position,
-        event_id=None if entry is None else entry.event_id,
-        lead_id=None if entry is None else entry.lead_id,
         object_key=key or row.sealed.object_key,
         expected=None if expected is None else expected.hex(),
         found=None if found is None else found.hex(),
+        **({} if entry is None else entry.names),
     )  # fmt: skip
 
 

@@ -6,14 +6,18 @@ Only objects that were seen to differ come here, so nothing but damage pays for 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Self
 
-from auditstore.events import Event, FieldRefused
+from auditstore.events import Event, FieldRefused, id_time
 from auditstore.ledger import LedgerFile
+from auditstore.reconciliation.counting import hour_of
 from auditstore.reconciliation.decoding import MAX_LINE_BYTES, Line
+from auditstore.reconciliation.differing import Differences, differences
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
+from auditstore.reconciliation.patterns import Tally
 from auditstore.sql import comparison as sql
 from auditstore.sql.comparison import Entry
 
@@ -22,11 +26,13 @@ _SCHEMA: Final = """
 DROP TABLE IF EXISTS entries;
 DROP TABLE IF EXISTS lines;
 CREATE TABLE entries (
-    position INTEGER PRIMARY KEY, event_id TEXT NOT NULL, lead_id TEXT, sha256 BLOB NOT NULL
+    position INTEGER PRIMARY KEY, event_id TEXT NOT NULL, lead_id TEXT, type TEXT, outcome TEXT,
+    sha256 BLOB NOT NULL, hour INTEGER NOT NULL
 );
 CREATE INDEX entries_event_id ON entries (event_id);
 CREATE TABLE lines (
-    number INTEGER PRIMARY KEY, event_id TEXT, sha256 BLOB NOT NULL, reason TEXT
+    number INTEGER PRIMARY KEY, event_id TEXT, lead_id TEXT, type TEXT, outcome TEXT,
+    sha256 BLOB NOT NULL, reason TEXT, content BLOB
 );
 CREATE INDEX lines_event_id ON lines (event_id);
 """
@@ -37,15 +43,35 @@ JOIN lines l ON l.event_id = e.event_id AND l.sha256 = e.sha256 GROUP BY e.posit
 """
 
 
-def identify(flow_id: str, line: Line) -> tuple[str | None, str]:
-    """The event id in a line, or ``None`` and why there is none."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a line says of itself; where it has no ``event_id``, ``reason`` says why."""
+
+    event_id: str | None
+    lead_id: str | None = None
+    type: str | None = None
+    outcome: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """An event in an object where it does not belong."""
+
+    number: int
+    sha256: bytes
+    identity: Identity
+
+
+def identify(flow_id: str, line: Line) -> Identity:
+    """Which event a line holds, as far as it says."""
     if line.content is None:
-        return None, f"it is longer than {MAX_LINE_BYTES} bytes"
+        return Identity(None, reason=f"it is longer than {MAX_LINE_BYTES} bytes")
     try:
         event = Event.from_json(line.content, flow_id=flow_id, max_bytes=MAX_LINE_BYTES)
     except FieldRefused as error:
-        return error.event_id, str(error)
-    return event.event_id, ""
+        return Identity(error.event_id, reason=str(error))
+    return Identity(event.event_id, event.lead_id, event.type, event.outcome)
 
 
 class Explanation:
@@ -71,25 +97,53 @@ class Explanation:
     def take_entries(self, entries: Iterator[Entry]) -> None:
         """The outbox's side."""
         self._database.executemany(
-            "INSERT INTO entries VALUES (?, ?, ?, ?)",
-            ((each.position, each.event_id, each.lead_id, each.sha256) for each in entries),
-        )
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    each.position, each.event_id, each.lead_id, each.type, each.outcome,
+                    each.sha256, hour_of(each.recorded_at),
+                )
+                for each in entries
+            ),
+        )  # fmt: skip
 
     def take_lines(self, lines: Iterator[Line]) -> None:
-        """The object's side."""
+        """The object's side; the outbox's must have been taken."""
         flow_id = self._job.stream.flow_id
-        self._database.executemany(
-            "INSERT INTO lines VALUES (?, ?, ?, ?)",
-            (
-                (line.number, event_id, line.sha256, reason)
-                for line in lines
-                for event_id, reason in (identify(flow_id, line),)
-            ),
-        )
+        for line in lines:
+            its = identify(flow_id, line)
+            # Kept to be compared field by field, where the outbox has the event otherwise.
+            self._database.execute(
+                "INSERT INTO lines SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, CASE WHEN EXISTS"
+                " (SELECT 1 FROM entries WHERE event_id = ?2 AND sha256 <> ?6) THEN ?8 END",
+                (
+                    line.number, its.event_id, its.lead_id, its.type, its.outcome, line.sha256,
+                    its.reason, line.content,
+                ),
+            )  # fmt: skip
 
     def matched(self) -> int:
         """How many events the object holds as the outbox does."""
         return int(self._database.execute(f"SELECT count(*) FROM ({_MATCHES})").fetchone()[0])  # noqa: S608  # constant
+
+    def count(self) -> None:
+        """Count what the object holds, by what each line says it is.
+
+        An event that the outbox does not have in this file has the hour of its id.
+        """
+        for event_id, hour, kind, outcome, found, matched in self._database.execute(
+            "SELECT min(l.event_id), e.hour,"  # noqa: S608  # constant
+            # What the store would refuse says only which event it is.
+            " CASE WHEN l.reason = '' THEN l.type ELSE e.type END AS kind,"
+            " CASE WHEN l.reason = '' THEN l.outcome ELSE e.outcome END AS outcome,"
+            " count(*), count(m.position)"
+            " FROM lines l LEFT JOIN entries e ON e.event_id = l.event_id"
+            f" LEFT JOIN ({_MATCHES}) m ON m.number = l.number"
+            " WHERE l.event_id IS NOT NULL"
+            " GROUP BY 3, 4, e.hour, CASE WHEN e.hour IS NULL THEN l.event_id END"
+        ):
+            when = hour_of(id_time(event_id)) if hour is None else hour
+            self._job.counting.add({(when, kind, outcome): Tally(0, found, matched)})
 
     def is_disordered(self) -> bool:
         """Whether the events that match stand in another order than their positions."""
@@ -111,46 +165,57 @@ class Explanation:
         self._report_unreadable()
 
     def _report_missing(self) -> None:
-        for position, event_id, lead_id, sha256 in self._database.execute(
-            "SELECT position, event_id, lead_id, sha256 FROM entries e WHERE NOT EXISTS"
-            " (SELECT 1 FROM lines l WHERE l.event_id = e.event_id) ORDER BY position"
+        for sha256, *names in self._database.execute(
+            "SELECT sha256, position, event_id, lead_id, type, outcome FROM entries e"
+            " WHERE NOT EXISTS (SELECT 1 FROM lines l WHERE l.event_id = e.event_id)"
+            " ORDER BY position"
         ):
             self._note(
                 Kind.MISSING_EVENT, "the event is in the outbox and not in its file",
-                position=position, event_id=event_id, lead_id=lead_id, expected=sha256.hex(),
+                expected=sha256.hex(), **_names(names),
             )  # fmt: skip
 
     def _report_changed(self, side: str) -> None:
-        for number, position, event_id, lead_id, expected, found in self._database.execute(
-            "SELECT l.number, e.position, e.event_id, e.lead_id, e.sha256, l.sha256"
+        for number, expected, found, content, *names in self._database.execute(
+            "SELECT l.number, e.sha256, l.sha256, l.content,"
+            " e.position, e.event_id, e.lead_id, e.type, e.outcome"
             " FROM lines l JOIN entries e ON e.event_id = l.event_id AND e.sha256 <> l.sha256"
             " ORDER BY l.number"
         ):
             self._note(
                 Kind.CHANGED_EVENT, f"line {number} has the event's id and other content; {side}",
-                position=position, event_id=event_id, lead_id=lead_id,
                 expected=expected.hex(), found=found.hex(),
+                fields=self._fields(names[1], content), **_names(names),
             )  # fmt: skip
 
+    def _fields(self, event_id: str, content: bytes | None) -> Differences | None:
+        with self._job.engine.connect() as connection:
+            payload = sql.payload(connection, self._job.stream.flow_id, event_id)
+        if payload is None or content is None:
+            return None
+        return differences(payload, content, values=self._job.scope.values)
+
     def _report_repeated(self) -> None:
-        for number, position, event_id, lead_id, sha256 in self._database.execute(
-            "SELECT l.number, e.position, e.event_id, e.lead_id, e.sha256"  # noqa: S608  # constant
+        for number, sha256, *names in self._database.execute(
+            "SELECT l.number, e.sha256, e.position, e.event_id, e.lead_id, e.type, e.outcome"  # noqa: S608  # constant
             " FROM lines l JOIN entries e ON e.event_id = l.event_id AND e.sha256 = l.sha256"
             f" JOIN ({_MATCHES}) m ON m.position = e.position WHERE l.number > m.number"
             " ORDER BY l.number"
         ):
             self._note(
                 Kind.DUPLICATE_EVENT, f"line {number} repeats an event of the same file",
-                position=position, event_id=event_id, lead_id=lead_id, found=sha256.hex(),
+                expected=sha256.hex(), found=sha256.hex(), **_names(names),
             )  # fmt: skip
 
     def _report_foreign(self) -> None:
         rows = self._database.execute(
-            "SELECT number, event_id, sha256 FROM lines l WHERE event_id IS NOT NULL AND NOT EXISTS"
+            "SELECT number, sha256, event_id, lead_id, type, outcome FROM lines l"
+            " WHERE event_id IS NOT NULL AND NOT EXISTS"
             " (SELECT 1 FROM entries e WHERE e.event_id = l.event_id) ORDER BY number"
         )
         while batch := list(islice(rows, _BATCH)):
-            report_foreign(self._job, batch, key=self._key, sequence=self._sequence)
+            strays = [Stray(number, sha256, Identity(*its)) for number, sha256, *its in batch]
+            report_foreign(self._job, strays, key=self._key, sequence=self._sequence)
 
     def _report_unreadable(self) -> None:
         for number, sha256, reason in self._database.execute(
@@ -166,10 +231,12 @@ class Explanation:
         )
 
 
-def report_foreign(
-    job: Job, found: Sequence[tuple[int, str, bytes]], *, key: str, sequence: int | None
-) -> None:
-    """Report events (line number, id, hash) in an object where none of them belongs.
+def _names(values: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(("position", "event_id", "lead_id", "type", "outcome"), values, strict=True))
+
+
+def report_foreign(job: Job, found: Sequence[Stray], *, key: str, sequence: int | None) -> None:
+    """Report events in an object where none of them belongs.
 
     One that a file of this stream holds, or will hold, is a duplicate; any other is unknown.
     """
@@ -177,10 +244,13 @@ def report_foreign(
     with job.engine.connect() as connection:
         known = {
             entry.event_id: entry
-            for entry in sql.entries_by_id(connection, flow_id, [each for _, each, _ in found])
+            for entry in sql.entries_by_id(
+                connection, flow_id, [str(each.identity.event_id) for each in found]
+            )
         }
-    for number, event_id, sha256 in found:
-        entry = known.get(event_id)
+    for stray in found:
+        its, sha256 = stray.identity, stray.sha256
+        entry = known.get(str(its.event_id))
         kind, detail = Kind.UNKNOWN_EVENT, "holds an event that the outbox does not know"
         if entry is not None and entry.sha256 != sha256:
             detail = "holds an event of the outbox, with other content"
@@ -189,10 +259,12 @@ def report_foreign(
         elif entry is not None:
             kind, detail = Kind.DUPLICATE_EVENT, "repeats an event that belongs to another file"
         job.recorder.note(
-            kind, f"line {number} {detail}",
-            sequence=sequence, object_key=key, event_id=event_id,
+            kind, f"line {stray.number} {detail}",
+            sequence=sequence, object_key=key, event_id=its.event_id,
             position=None if entry is None else entry.position,
-            lead_id=None if entry is None else entry.lead_id,
+            lead_id=its.lead_id if entry is None else entry.lead_id,
+            type=its.type if entry is None else entry.type,
+            outcome=its.outcome if entry is None else entry.outcome,
             expected=None if entry is None else entry.sha256.hex(),
             found=sha256.hex(),
         )  # fmt: skip

@@ -11,9 +11,11 @@ from auditstore.layout import event_key
 from auditstore.ledger import Delivery, LedgerFile
 from auditstore.objects import ObjectInfo
 from auditstore.reconciliation import contents
+from auditstore.reconciliation.counting import Key, hour_of
 from auditstore.reconciliation.decoding import Undecodable, gunzip
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
+from auditstore.reconciliation.patterns import Tally
 from auditstore.sql.comparison import Entry
 
 
@@ -22,6 +24,7 @@ def compare_file(job: Job, row: LedgerFile, delivery: Delivery) -> None:
     summary = job.summary
     summary.files_expected += 1
     summary.events_expected += row.sealed.event_count
+    job.counting.expect(row)
     if row.sealed.format == "json":
         _compare_objects(job, row, delivery)
     else:
@@ -61,6 +64,7 @@ def _compare_object(job: Job, row: LedgerFile, delivery: Delivery) -> None:
         matched = told or _as_hashed(job, row, delivery)
         summary.events_found += sealed.event_count
         summary.events_matched += sealed.event_count if matched else 0
+        job.counting.whole(matched=matched)
     summary.files_matched += matched
 
 
@@ -114,6 +118,7 @@ class _Outcome:
     expected: int = 0
     found: int = 0
     matched: int = 0
+    tallies: dict[Key, Tally] = field(default_factory=dict)
     size: int = 0
     content: hashlib._Hash = field(default_factory=hashlib.sha256)
     objects: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -133,6 +138,7 @@ def _compare_objects(job: Job, row: LedgerFile, delivery: Delivery) -> None:
     summary.files_found += outcome.found > 0
     summary.events_found += outcome.found
     summary.events_matched += outcome.matched
+    job.counting.add(outcome.tallies)
     if outcome.matched < outcome.expected:
         return
     told = (delivery.content_sha256, delivery.object_sha256, delivery.object_bytes)
@@ -169,7 +175,12 @@ def _compare_event(
         outcome.objects.update(chunk)
         outcome.size += len(chunk)
     outcome.content.update(b"\n")
-    if digest.digest() == entry.sha256:
+    is_same = digest.digest() == entry.sha256
+    if is_same or not job.reads_events:
+        # Otherwise what is found counts as what it says it is.
+        kind = (hour_of(entry.recorded_at), entry.type, entry.outcome)
+        outcome.tallies[kind] = outcome.tallies.get(kind, Tally()) + Tally(0, 1, int(is_same))
+    if is_same:
         outcome.matched += 1
     else:
         contents.explain_object(job, row, entry, key, digest.digest())
@@ -185,36 +196,37 @@ class _Repair:
     job: Job
     row: LedgerFile
     tried: bool = False
-    repaired: bool = False
+    done: bool = False
     failure: str = ""
 
-    def attempt(self) -> bool:
-        """Put the file back if the caller gave a way to; a failure is kept as a sentence."""
+    def attempt(self) -> None:
+        """Put the file back, or try whether that would work, if the caller gave a way to.
+
+        A failure is kept as a sentence.
+        """
         if not self.tried and self.job.restore is not None:
             self.tried = True
             try:
                 self.job.restore(self.job.stream, self.row)
-                self.repaired = True
+                self.done = True
             except AuditStoreError as error:
                 self.failure = f"; it could not be put back: {error.message}"
-        return self.repaired
 
 
 def _note_missing(
     job: Job, repair: _Repair, row: LedgerFile, key: str, entry: Entry | None = None
 ) -> None:
-    repaired = repair.attempt()
+    repair.attempt()
     at = row.delivered_at.isoformat() if row.delivered_at else "an unknown time"
     expected = row.delivery.object_sha256 if row.delivery else b""
     job.recorder.note(
         Kind.MISSING_FILE,
         f"the object is gone that was delivered at {at}{repair.failure}",
         sequence=row.sealed.sequence,
-        position=None if entry is None else entry.position,
-        event_id=None if entry is None else entry.event_id,
-        lead_id=None if entry is None else entry.lead_id,
         object_key=key,
         expected=(expected if entry is None else entry.sha256).hex(),
-        fixable=True,
-        repaired=repaired,
+        fixable=not repair.failure,
+        planned=repair.done and job.dry_run,
+        repaired=repair.done and not job.dry_run,
+        **({} if entry is None else entry.names),
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from auditstore.reconciliation.differing import Differences
+
 
 class Kind(StrEnum):
     """The kinds of findings, in the order in which reports show them."""
@@ -14,6 +16,7 @@ class Kind(StrEnum):
     CHANGED_FILE = "changed-file"
     UNKNOWN_FILE = "unknown-file"
     MISSING_EVENT = "missing-event"
+    MISSING_LATE_EVENT = "missing-late-event"
     CHANGED_EVENT = "changed-event"
     DUPLICATE_EVENT = "duplicate-event"
     UNKNOWN_EVENT = "unknown-event"
@@ -23,6 +26,9 @@ class Kind(StrEnum):
     OVERDUE = "overdue"
     NOT_YET_DUE = "not-yet-due"
     RECOMPRESSED = "recompressed"
+    REWRITTEN = "rewritten"
+    NOT_COVERED = "not-covered"
+    PAST_RETENTION = "past-retention"
 
     @property
     def is_difference(self) -> bool:
@@ -36,7 +42,11 @@ class Kind(StrEnum):
 
 
 #: Findings that are worth saying, and no difference.
-INFORMATION: Final = frozenset({Kind.NOT_YET_DUE, Kind.RECOMPRESSED})
+INFORMATION: Final = frozenset(
+    {
+        Kind.NOT_YET_DUE, Kind.RECOMPRESSED, Kind.REWRITTEN, Kind.NOT_COVERED, Kind.PAST_RETENTION,
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,9 @@ class Finding:
     """One thing found: where, what was expected, what is there.
 
     ``detail`` is a sentence for an operator. ``fixable`` says that ``--repair`` can put it
-    right, ``repaired`` that it just did. Fields that do not apply are ``None``.
+    right, ``planned`` that a dry run has tried and it would, ``repaired`` that it just did.
+    ``fields`` are those in which a changed event differs, and ``command`` is what shows the object.
+    Fields that do not apply are ``None``.
     """
 
     kind: Kind
@@ -55,8 +67,13 @@ class Finding:
     position: int | None = None
     event_id: str | None = None
     lead_id: str | None = None
+    type: str | None = None
+    outcome: str | None = None
     object_key: str | None = None
     expected: str | None = None
     found: str | None = None
+    fields: Differences | None = None
+    command: str | None = None
     fixable: bool = False
+    planned: bool = False
     repaired: bool = False

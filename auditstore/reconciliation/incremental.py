@@ -67,6 +67,9 @@ def compare_increment(
     anew: bool = False,
     progress: Progress = _SILENT,
     clock: Callable[[], float] = time.monotonic,
+    values: bool = False,
+    dry_run: bool = False,
+    pattern: bool = False,
 ) -> Summary:
     """As :func:`compare_stream`, for what is new since the last call at this level.
 
@@ -80,8 +83,8 @@ def compare_increment(
         report(finding)
 
     summary = compare_stream(
-        engine, stream_id, open_store, Scope(level), report=take, restore=restore,
-        progress=progress, clock=clock, choose=run.choose,
+        engine, stream_id, open_store, Scope(level, values=values), report=take, restore=restore,
+        progress=progress, clock=clock, choose=run.choose, dry_run=dry_run, pattern=pattern,
     )  # fmt: skip
     run.remember()
     return summary

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from auditstore.ledger import LedgerFile
 from auditstore.objects import ObjectInfo, ObjectStore
+from auditstore.reconciliation.counting import Counting
 from auditstore.reconciliation.inventory import Inventory
 from auditstore.reconciliation.parts import Part
 from auditstore.reconciliation.scope import Progress, Scope
@@ -20,7 +21,8 @@ from auditstore.sql import comparison as sql
 from auditstore.sql.comparison import Entry
 from auditstore.streams import Stream
 
-#: Puts a missing file back from the outbox, create-only; says whether it wrote anything.
+#: Puts a missing file back from the outbox, create-only; says whether it wrote anything. For a
+#: dry run, one that makes everything ready and writes nothing.
 Restore = Callable[[Stream, LedgerFile], bool]
 
 _PAGE: Final = 1000
@@ -40,6 +42,8 @@ class Job:
     progress: Progress
     restore: Restore | None
     part: Part
+    counting: Counting
+    dry_run: bool = False
 
     @property
     def stream(self) -> Stream:

@@ -172,10 +172,8 @@ def _check_coverage(job: Job, gaps: list[tuple[int, int]]) -> None:
                     Kind.MISSING_EVENT,
                     "the event lies in no file's range though it was appended while the stream "
                     "covered it",
-                    position=entry.position,
-                    event_id=entry.event_id,
-                    lead_id=entry.lead_id,
                     expected=entry.sha256.hex(),
+                    **entry.names,
                 )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol, TextIO
 
+from auditstore.reconciliation.document import Document
 from auditstore.reconciliation.findings import Finding
 from auditstore.reconciliation.report_csv import CsvReport
 from auditstore.reconciliation.report_json import JsonReport
 from auditstore.reconciliation.report_text import TextReport
-from auditstore.reconciliation.scope import Scope
 from auditstore.reconciliation.summary import Summary
 
-ReportFormat = Literal["text", "json", "csv"]
+ReportFormat = Literal["text", "json", "csv", "html"]
+FORMATS: Final[tuple[ReportFormat, ...]] = ("text", "json", "csv", "html")
 
 RECONCILED: Final = 0
 DIFFERENCES: Final = 1
@@ -29,16 +30,47 @@ class Report(Protocol):
         """A stream's comparison is over, also where it failed."""
 
     def end(self, result: int) -> None:
-        """All is compared; ``result`` is the exit code."""
+        """All is compared; ``result`` is the exit code. The document is closed by then."""
 
 
-def open_report(form: ReportFormat, out: TextIO, scope: Scope) -> Report:
-    """A report that is written to ``out`` while the comparison runs."""
+def open_report(
+    form: ReportFormat, out: TextIO, document: Document, *, values: bool = False
+) -> Report:
+    """A report that is written to ``out`` while the comparison runs.
+
+    It tells ``document`` all that it is told. ``values`` shows those of fields that differ, in
+    every form but HTML, which shows the document.
+    """
+    if form == "html":
+        # Jinja is in an extra, and slow to import.
+        from auditstore.reconciliation.html import HtmlReport  # noqa: PLC0415
+
+        return _Both(document, HtmlReport(out, document))
     if form == "json":
-        return JsonReport(out, scope)
-    if form == "csv":
-        return CsvReport(out)
-    return TextReport(out)
+        return _Both(document, JsonReport(out, document, values=values))
+    return _Both(document, CsvReport(out) if form == "csv" else TextReport(out))
+
+
+class _Both:
+    """The document that is kept, and the form that is shown."""
+
+    def __init__(self, document: Document, report: Report) -> None:
+        self._document = document
+        self._report = report
+
+    def finding(self, finding: Finding, comparison_round: int) -> None:
+        """Both take it."""
+        self._document.finding(finding, comparison_round)
+        self._report.finding(finding, comparison_round)
+
+    def stream(self, summary: Summary, comparison_round: int) -> None:
+        """Both take it."""
+        self._document.stream(summary, comparison_round)
+        self._report.stream(summary, comparison_round)
+
+    def end(self, result: int) -> None:
+        """The document was closed before."""
+        self._report.end(result)
 
 
 def exit_code(last_rounds: Sequence[Summary]) -> int:

@@ -13,11 +13,15 @@ Level = Literal["files", "events"]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The level, and the half-open interval of ``recorded_at``, rounded out to whole files."""
+    """The level, and the half-open interval of ``recorded_at``, rounded out to whole files.
+
+    ``values`` asks for the values of fields that differ, not only their names.
+    """
 
     level: Level = "files"
     since: datetime | None = None
     until: datetime | None = None
+    values: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an interval that no event can lie in, or that is not told in a time zone."""

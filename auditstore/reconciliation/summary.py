@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from auditstore.destinations import Destination
 from auditstore.errors import AuditStoreError
 from auditstore.reconciliation.findings import Finding, Kind
+from auditstore.reconciliation.patterns import Pattern
+from auditstore.reconciliation.showing import LOOKED_AT, show_command
 
 
 @dataclass(slots=True)
@@ -45,8 +48,13 @@ class Summary:
     verification_objects: int = 0
     bytes_read: int = 0
     counts: Counter[Kind] = field(default_factory=Counter)
+    planned: int = 0
     repaired: int = 0
+    pattern: Pattern | None = None
     seconds: float | None = None
+    # Of a comparison of two views: which, and how many events are equal but for their spelling.
+    views: str = ""
+    events_rewritten: int = 0
     error: AuditStoreError | None = None
 
     @property
@@ -68,10 +76,15 @@ class Recorder:
 
     summary: Summary
     report: Callable[[Finding], None]
+    destination: Destination | None = None
 
     def note(self, kind: Kind, detail: str, **fields: Any) -> None:
         """Record a finding; ``fields`` are the other ones of :class:`Finding`."""
+        key = fields.get("object_key")
+        if kind in LOOKED_AT and key is not None and self.destination is not None:
+            fields["command"] = show_command(self.destination, key)
         finding = Finding(kind, self.summary.stream_id, self.summary.flow_id, detail, **fields)
         self.summary.counts[kind] += 1
+        self.summary.planned += finding.planned
         self.summary.repaired += finding.repaired
         self.report(finding)

@@ -17,7 +17,7 @@ from auditstore.layout import event_key
 from auditstore.objects import VERIFICATION_PREFIX, ObjectInfo
 from auditstore.reconciliation import contents
 from auditstore.reconciliation.decoding import Line, Undecodable
-from auditstore.reconciliation.explain import identify, report_foreign
+from auditstore.reconciliation.explain import Stray, identify, report_foreign
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
 from auditstore.sql import comparison as sql
@@ -53,7 +53,7 @@ def compare_unknown(job: Job) -> None:
 
 
 def _report(job: Job, info: ObjectInfo) -> None:
-    batches: Iterator[list[tuple[int, str, bytes]]] = iter(())
+    batches: Iterator[list[Stray]] = iter(())
     if job.reads_events:
         batches = _events(job, info.key)
     job.recorder.note(
@@ -64,7 +64,7 @@ def _report(job: Job, info: ObjectInfo) -> None:
         report_foreign(job, batch, key=info.key, sequence=None)
 
 
-def _events(job: Job, key: str) -> Iterator[list[tuple[int, str, bytes]]]:
+def _events(job: Job, key: str) -> Iterator[list[Stray]]:
     """The events in an unknown object, as far as it can be read as such."""
     if key.endswith(_LINES_SUFFIX):
         lines = contents.lines(job, key)
@@ -77,12 +77,12 @@ def _events(job: Job, key: str) -> Iterator[list[tuple[int, str, bytes]]]:
         yield batch
 
 
-def _identified(flow_id: str, lines: Iterator[Line]) -> Iterator[tuple[int, str, bytes]]:
+def _identified(flow_id: str, lines: Iterator[Line]) -> Iterator[Stray]:
     try:
         for line in lines:
-            event_id, _ = identify(flow_id, line)
-            if event_id is not None:
-                yield line.number, event_id, line.sha256
+            its = identify(flow_id, line)
+            if its.event_id is not None:
+                yield Stray(line.number, line.sha256, its)
     except Undecodable:
         return  # it is reported as unknown already, and nobody said what it should be
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, bindparam, false, func, literal, select, text, true
 from sqlalchemy import cast as sql_cast
@@ -25,12 +25,26 @@ class Entry:
     position: int
     event_id: str
     lead_id: str | None
+    type: str | None
+    outcome: str | None
     sha256: bytes
     size_bytes: int
     recorded_at: datetime
     intact: bool | None
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a finding says of which event it is."""
+        return {
+            "position": self.position, "event_id": self.event_id, "lead_id": self.lead_id,
+            "type": self.type, "outcome": self.outcome,
+        }  # fmt: skip
 
+
+_ENTRY: Final = (
+    events.c.position, events.c.event_id, events.c.lead_id, events.c.type, events.c.outcome,
+    events.c.sha256, events.c.size_bytes, events.c.recorded_at,
+)  # fmt: skip
 _PAYLOAD_BYTES: Final = func.convert_to(sql_cast(events.c.payload, Text), "UTF8")
 
 
@@ -41,35 +55,35 @@ def entries(
     intact = func.sha256(_PAYLOAD_BYTES) == events.c.sha256 if verify else literal(None)
     statement = (
         select(
-            events.c.position, events.c.event_id, events.c.lead_id, events.c.sha256,
-            events.c.size_bytes, events.c.recorded_at, intact.label("intact"),
+            *_ENTRY, intact.label("intact"),
         )
         .where(events.c.flow_id == flow_id, events.c.position.between(first, last))
         .order_by(events.c.position)
         .limit(limit)
     )  # fmt: skip
-    return [
-        Entry(
-            row.position, row.event_id, row.lead_id, bytes(row.sha256), row.size_bytes,
-            row.recorded_at, row.intact,
-        )
-        for row in connection.execute(statement)
-    ]  # fmt: skip
+    return [_entry(row, intact=row.intact) for row in connection.execute(statement)]
 
 
 def entries_by_id(connection: Connection, flow_id: str, event_ids: Sequence[str]) -> list[Entry]:
     """Those of the events that are stored, in no promised order."""
-    statement = select(
-        events.c.position, events.c.event_id, events.c.lead_id, events.c.sha256,
-        events.c.size_bytes, events.c.recorded_at,
-    ).where(events.c.flow_id == flow_id, events.c.event_id.in_(event_ids))  # fmt: skip
-    return [
-        Entry(
-            row.position, row.event_id, row.lead_id, bytes(row.sha256), row.size_bytes,
-            row.recorded_at, None,
-        )
-        for row in connection.execute(statement)
-    ]  # fmt: skip
+    statement = select(*_ENTRY).where(events.c.flow_id == flow_id, events.c.event_id.in_(event_ids))
+    return [_entry(row, intact=None) for row in connection.execute(statement)]
+
+
+def payload(connection: Connection, flow_id: str, event_id: str) -> bytes | None:
+    """An event's snapshot as it is kept; ``None`` if it is not."""
+    statement = select(_PAYLOAD_BYTES).where(
+        events.c.flow_id == flow_id, events.c.event_id == event_id
+    )
+    found = connection.execute(statement).scalar_one_or_none()
+    return None if found is None else bytes(found)
+
+
+def _entry(row: Any, *, intact: bool | None) -> Entry:
+    return Entry(
+        row.position, row.event_id, row.lead_id, row.type, row.outcome, bytes(row.sha256),
+        row.size_bytes, row.recorded_at, intact,
+    )  # fmt: skip
 
 
 _RANGE_SUMMARIES: Final = text(

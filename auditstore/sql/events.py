@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
 import psycopg
-from sqlalchemy import Connection, bindparam, cast, func, select, text, tuple_
+from sqlalchemy import Connection, Select, bindparam, cast, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger, Text
 
@@ -128,7 +128,8 @@ class EventFilter:
     """Which events to read; ``None`` means any.
 
     ``start`` (inclusive) and ``end`` (exclusive) bound the creation time in the event id, to
-    the second. ``after_id`` and ``before_id`` are exclusive.
+    the second. ``after_id`` and ``before_id`` are exclusive. ``flow_ids`` are the flows that
+    the reader may see.
     """
 
     flow_id: str | None = None
@@ -140,6 +141,7 @@ class EventFilter:
     end: datetime | None = None
     after_id: str | None = None
     before_id: str | None = None
+    flow_ids: frozenset[str] | None = None
 
 
 Order = Literal["asc", "desc"]
@@ -162,8 +164,35 @@ def page(
     after: Key | None = None,
 ) -> list[StoredEvent]:
     """The next ``limit`` events by id (then flow), after the key ``after`` in that order."""
+    statement = _page(select(*_READ), wanted, order=order, limit=limit, after=after)
+    return [_stored(row) for row in connection.execute(statement)]
+
+
+def keys(connection: Connection, wanted: EventFilter, *, order: Order, limit: int) -> list[Key]:
+    """The keys alone of what :func:`page` would find."""
+    columns = select(events.c.flow_id, events.c.event_id)
+    statement = _page(columns, wanted, order=order, limit=limit, after=None)
+    return [(row.flow_id, row.event_id) for row in connection.execute(statement)]
+
+
+def snapshots(connection: Connection, wanted: Sequence[Key]) -> list[bytes]:
+    """The snapshots of these events, all of which are stored, in the same order."""
+    key = tuple_(events.c.flow_id, events.c.event_id)
+    statement = select(events.c.flow_id, events.c.event_id, _PAYLOAD).where(
+        key.in_(wanted), events.c.event_id.in_([event_id for _, event_id in wanted])
+    )
+    found = {
+        (row.flow_id, row.event_id): row.payload_text.encode()
+        for row in connection.execute(statement)
+    }
+    return [found[each] for each in wanted]
+
+
+def _page(
+    statement: Select[Any], wanted: EventFilter, *, order: Order, limit: int, after: Key | None
+) -> Select[Any]:
     key = tuple_(events.c.event_id, events.c.flow_id)
-    statement = select(*_READ).limit(limit)
+    statement = statement.limit(limit)
     if order == "asc":
         statement = statement.order_by(events.c.event_id, events.c.flow_id)
     else:
@@ -172,14 +201,9 @@ def page(
         value = getattr(wanted, column)
         if value is not None:
             statement = statement.where(events.c[column] == value)
-    if wanted.start is not None:
-        statement = statement.where(events.c.event_id >= first_id_at(wanted.start))
-    if wanted.end is not None:
-        statement = statement.where(events.c.event_id < first_id_at(wanted.end))
-    if wanted.after_id is not None:
-        statement = statement.where(events.c.event_id > wanted.after_id)
-    if wanted.before_id is not None:
-        statement = statement.where(events.c.event_id < wanted.before_id)
+    if wanted.flow_ids is not None:
+        statement = statement.where(events.c.flow_id.in_(wanted.flow_ids))
+    statement = _bounded(statement, wanted)
     if after is not None:
         flow_id, event_id = after
         bound = tuple_(event_id, flow_id)
@@ -188,7 +212,19 @@ def page(
             statement = statement.where(events.c.event_id >= event_id, key > bound)
         else:
             statement = statement.where(events.c.event_id <= event_id, key < bound)
-    return [_stored(row) for row in connection.execute(statement)]
+    return statement
+
+
+def _bounded(statement: Select[Any], wanted: EventFilter) -> Select[Any]:
+    if wanted.start is not None:
+        statement = statement.where(events.c.event_id >= first_id_at(wanted.start))
+    if wanted.end is not None:
+        statement = statement.where(events.c.event_id < first_id_at(wanted.end))
+    if wanted.after_id is not None:
+        statement = statement.where(events.c.event_id > wanted.after_id)
+    if wanted.before_id is not None:
+        statement = statement.where(events.c.event_id < wanted.before_id)
+    return statement
 
 
 def _stored(row: Any) -> StoredEvent:

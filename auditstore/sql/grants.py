@@ -38,7 +38,8 @@ EXPORTER_NEEDS: Final[tuple[Right, ...]] = (
     Right("schema", "auditstore", "USAGE"),
     *_tables(
         "SELECT", "events", "streams", "stream_intervals", "files", "credentials", "changes",
-        "state_changes", "daemons", "alembic_version",
+        "state_changes", "daemons", "alembic_version", "imports", "imported_events",
+        "verified", "schedules",
     ),
     *_columns(
         "INSERT", "files", "stream_id", "sequence", "first_position", "last_position",
@@ -55,6 +56,13 @@ EXPORTER_NEEDS: Final[tuple[Right, ...]] = (
         "state_hint", "state_since", "attempts", "next_try_at", "lease_owner", "lease_until",
     ),
     *(Right("table", "daemons", privilege) for privilege in ("INSERT", "UPDATE", "DELETE")),
+    *(Right("table", "verified", privilege) for privilege in ("INSERT", "UPDATE", "DELETE")),
+    *(Right("table", "schedules", privilege) for privilege in ("INSERT", "UPDATE")),
+    Right("table", "reconciliations", "SELECT"),
+    *_columns(
+        "INSERT", "reconciliations", "started_at", "ended_at", "actor", "scope", "result",
+        "counts", "heads", "report", "sha256",
+    ),
     Right("function", "last_position()", "EXECUTE"),
     Right("function", "open_writers()", "EXECUTE"),
     Right("function", "make_partitions(text, timestamptz, integer)", "EXECUTE"),

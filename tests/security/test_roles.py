@@ -46,6 +46,9 @@ MARKS = [
     "history", "state", "state_code", "state_cause", "state_hint", "state_since", "attempts",
     "next_try_at", "lease_owner", "lease_until",
 ]  # fmt: skip
+KEPT = [
+    "started_at", "ended_at", "actor", "scope", "result", "counts", "heads", "report", "sha256",
+]  # fmt: skip
 #: (role, kind, object, privilege): all there are, besides the owner's own.
 MATRIX = {
     *((role, "schema", "auditstore", "USAGE") for role in ROLES),
@@ -55,7 +58,8 @@ MATRIX = {
         (EXPORTER, "table", name, "SELECT")
         for name in (
             "events", "streams", "stream_intervals", "files", "credentials", "changes", "daemons",
-            "state_changes", "verified", "schedules", "alembic_version",
+            "state_changes", "alembic_version", "imports", "imported_events", "verified",
+            "schedules",
         )
     ),
     *((EXPORTER, "column", f"files.{name}", "INSERT") for name in SEALED),
@@ -64,6 +68,8 @@ MATRIX = {
     *((EXPORTER, "table", "daemons", each) for each in ("INSERT", "UPDATE", "DELETE")),
     *((EXPORTER, "table", "verified", each) for each in ("INSERT", "UPDATE", "DELETE")),
     *((EXPORTER, "table", "schedules", each) for each in ("INSERT", "UPDATE")),
+    (EXPORTER, "table", "reconciliations", "SELECT"),
+    *((EXPORTER, "column", f"reconciliations.{name}", "INSERT") for name in KEPT),
     (EXPORTER, "function", "last_position", "EXECUTE"),
     (EXPORTER, "function", "make_partitions", "EXECUTE"),
     (EXPORTER, "function", "open_writers", "EXECUTE"),
@@ -352,6 +358,12 @@ def test_a_whole_exporter_works_as_the_exporter_alone(
         path.unlink()
     cli.run("reconcile", "--level", "events", code=1)
     cli.run("reconcile", "--level", "events", "--repair")
+    export = tmp_path / "export.ndjson"
+    export.write_bytes(b"\n".join(snapshot(number) for number in range(9)))
+    cli.run("reconcile", "--source", str(export), "--against", "outbox", "--against", "cloud")
+    said, hint = cli.error("import", str(export))
+    assert "permission denied" in said
+    assert "auditstore migrate" in hint
     assert cli.json("status")["streams"][0]["state"] == "streaming"
     assert cli.json("stream", "list")[0]["stream_id"] == stream.stream_id
     cli.run("stream", "show", str(stream.stream_id))
