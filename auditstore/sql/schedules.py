@@ -212,17 +212,16 @@ _SCHEDULES: Final = (
     " LEFT JOIN auditstore.verified v ON v.stream_id = k.stream_id AND v.level = k.level"
 )
 _ORDER: Final = " ORDER BY k.stream_id, k.level DESC"
+_SCHEDULES_OF: Final = text(
+    _SCHEDULES + " WHERE k.stream_id = ANY (:stream_ids)" + _ORDER
+).bindparams(bindparam("stream_ids", type_=ARRAY(BigInteger)))
 
 
 def find(connection: Connection, stream_ids: Sequence[int] | None = None) -> list[Schedule]:
     """The schedules of these streams, or of all, by stream; level files first."""
     if stream_ids is None:
         return _schedules(connection.execute(text(_SCHEDULES + _ORDER)).all())
-    statement = text(f"{_SCHEDULES} WHERE k.stream_id = ANY (:stream_ids){_ORDER}")
-    found = connection.execute(
-        statement.bindparams(bindparam("stream_ids", type_=ARRAY(BigInteger))),
-        {"stream_ids": list(stream_ids)},
-    )
+    found = connection.execute(_SCHEDULES_OF, {"stream_ids": list(stream_ids)})
     return _schedules(found.all())
 
 
