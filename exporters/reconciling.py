@@ -136,9 +136,10 @@ class Reconciling:
     def stop(self) -> bool:
         """The same, and give back what was broken off; whether all left in time."""
         self.stopping()
+        # First whoever begins runs, so that none begins while the others are waited for.
+        self._thread.join(self._config.grace)
         with self._turns:
             left = self._turns.wait_for(lambda: not self._running, self._config.grace)
-        self._thread.join(self._config.grace)
         try:
             with translated(), self._engine.begin() as connection:
                 sql.release_all(connection, owner=self.owner)
@@ -178,6 +179,8 @@ class Reconciling:
             return
         with self._engine.begin() as connection:
             sql.one_claimer(connection)
+            if self._stopping.is_set():
+                return  # what was just given back is for others
             begun = self._claim(connection, room)
         for each in begun:
             with self._turns:

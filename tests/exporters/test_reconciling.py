@@ -24,7 +24,7 @@ from auditstore.sql import schedules
 from auditstore.sql.schedules import Schedule
 from exporters.reconciling import Reconciling, ReconcilingConfig
 
-QUICK = ReconcilingConfig(tick=0.05, lease_ttl=2.0, patience=0.3, pause=0.001, grace=2.0)
+QUICK = ReconcilingConfig(tick=0.05, lease_ttl=2.0, patience=0.3, pause=0.001, grace=10.0)
 
 
 class Kept:
@@ -80,9 +80,6 @@ def site(database_url: str) -> Iterator[Site]:
     """A fresh database, no stream yet."""
     made = Site(database_url)
     yield made
-    for store in made.stores.values():
-        if isinstance(store, HangingStore):
-            store.answering.set()
     made.close()
 
 
@@ -106,7 +103,11 @@ def running(
     try:
         yield made
     finally:
-        made.stop()
+        # Nothing of it may be left when the engines go.
+        for store in site.stores.values():
+            if isinstance(store, HangingStore):
+                store.answering.set()
+        assert made.stop()
 
 
 def of(site: Site, stream_id: int, level: str = "files") -> Schedule | None:
@@ -183,7 +184,7 @@ def test_two_exporters_and_one_run(site: Site, clock: Clock) -> None:
     hanging.objects = site.stores[stream_id].objects
     site.stores[stream_id] = hanging
     one, two = Kept(), Kept()
-    patient = ReconcilingConfig(tick=0.05, lease_ttl=0.5, patience=60, pause=0.001)
+    patient = ReconcilingConfig(tick=0.05, lease_ttl=0.5, patience=60, pause=0.001, grace=10)
     with running(site, clock, one, config=patient), running(site, clock, two, config=patient):
         planned(site, stream_id)
         clock.now += timedelta(days=1)
@@ -290,7 +291,6 @@ def test_exporting_goes_on_beside_it(site: Site, clock: Clock) -> None:
         site.start()
         site.append(stream_id, 5)
         site.wait(stream_id)  # which would not end while the store hangs
-    store.answering.set()
 
 
 def test_what_could_not_be_compared_is_tried_again(site: Site, clock: Clock) -> None:
