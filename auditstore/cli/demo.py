@@ -98,7 +98,7 @@ def _reconcile(stage: Stage) -> dict[str, Any]:
     from auditstore.demo.processes import auditstore_command  # noqa: PLC0415  # as above
 
     done = subprocess.run(  # noqa: S603  # our own command
-        auditstore_command("reconcile", "--level", "events", "--format", "json"),
+        auditstore_command("reconcile", "--level", "events", "--format", "json", "--no-keep"),
         env=os.environ | stage.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
         check=False,
     )  # fmt: skip

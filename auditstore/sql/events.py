@@ -168,10 +168,17 @@ def page(
     return [_stored(row) for row in connection.execute(statement)]
 
 
-def keys(connection: Connection, wanted: EventFilter, *, order: Order, limit: int) -> list[Key]:
+def keys(
+    connection: Connection,
+    wanted: EventFilter,
+    *,
+    order: Order,
+    limit: int,
+    after: Key | None = None,
+) -> list[Key]:
     """The keys alone of what :func:`page` would find."""
     columns = select(events.c.flow_id, events.c.event_id)
-    statement = _page(columns, wanted, order=order, limit=limit, after=None)
+    statement = _page(columns, wanted, order=order, limit=limit, after=after)
     return [(row.flow_id, row.event_id) for row in connection.execute(statement)]
 
 

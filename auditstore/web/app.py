@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from auditstore.vault import Vault
 from auditstore.web.api.app import ROOTS, create_api
 from auditstore.web.api.state import Api, ApiSettings
-from auditstore.web.console.app import create_console
+from auditstore.web.console.app import Headers, create_console
 from auditstore.web.console.reconcile_jobs import ReconcileJobs
 from auditstore.web.gate import AccountsGate
 
@@ -18,7 +18,8 @@ def create_app(engine: Engine, vault: Vault, settings: ApiSettings | None = None
     jobs = ReconcileJobs(engine, vault)
     return _SideBySide(
         create_console(engine, vault, AccountsGate(engine), jobs),
-        create_api(Api(engine, vault, jobs, settings or ApiSettings())),
+        # Around all of it, so that an error that nobody expected has the headers too.
+        Headers(create_api(Api(engine, vault, jobs, settings or ApiSettings()))),
     )
 
 

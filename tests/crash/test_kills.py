@@ -43,6 +43,11 @@ def test_a_kill_at_every_step_loses_nothing_and_doubles_nothing(run: FaultRun) -
     run.check()
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["folder", "s3", pytest.param("azure", marks=pytest.mark.long)],
+    indirect=True,
+)
 def test_two_exporters_on_the_same_streams_are_killed_in_turn(run: FaultRun) -> None:
     """Leases pass from the dead to the living, and work that both do is done once."""
     # The protocol is the same on each; Azure's emulator is the slowest of the three.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from support.bucket_check import check_bucket
 from support.eventually import eventually
@@ -87,6 +88,7 @@ def delays(engine: sa.Engine, those: list[Stream]) -> list[float]:
         return sorted(found.scalars())
 
 
+@pytest.mark.long
 def test_two_hundred_streams_and_two_broken_stores(
     database_url: str, moto_server: str, tmp_path: Path
 ) -> None:

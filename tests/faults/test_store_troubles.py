@@ -25,7 +25,7 @@ from support.store_faults import (
 from auditstore.streams import Limits, Stream
 
 
-@pytest.mark.parametrize("kind", ["s3", "azure"])
+@pytest.mark.parametrize("kind", ["s3", pytest.param("azure", marks=pytest.mark.long)])
 def test_every_trouble_is_told_and_lived_through(
     kind: str, database_url: str, request: pytest.FixtureRequest
 ) -> None:

@@ -24,7 +24,6 @@ from auditstore.web.api import (
 from auditstore.web.api.limits import BodyLimit
 from auditstore.web.api.problems import Problem, install
 from auditstore.web.api.state import Api
-from auditstore.web.console.app import Headers
 
 #: Below these, the API answers; everything else is the console's.
 ROOTS: Final = ("/api", "/events", "/flows", "/firehose")
@@ -44,7 +43,6 @@ def create_api(api: Api) -> FastAPI:
         redoc_url=None, openapi_url=f"{V1}/openapi.json", redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         middleware=[
-            Middleware(Headers),
             Middleware(BodyLimit, most=api.settings.max_body,
                        most_at={f"{V1}/events": api.settings.max_append_body}),
         ],

@@ -67,6 +67,7 @@ class Caller:
 def _caller(
     request: Request, api: InApi, given: Annotated[HTTPBasicCredentials | None, Security(_basic)]
 ) -> Caller:
+    _insist_on_no_other_site(request)
     address = request.client.host if request.client else ""
     if given is None or given.username != _USER or not given.password:
         raise _unknown(api, address, "no API key was given")
@@ -76,6 +77,15 @@ def _caller(
         raise _unknown(api, address, "the API key is unknown, revoked or has expired")
     _take(api, str(key.key_id), mine=True)
     return Caller(key.key_id, key.name, key.role, key.flows)
+
+
+def _insist_on_no_other_site(request: Request) -> None:
+    """Refuse what another site's page makes a browser send, which adds a key that it was given."""
+    if request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+        raise Refused(
+            403, "other-site", "a page of another site made this request",
+            hint="The API is for programs; a browser may open its addresses itself.",
+        )  # fmt: skip
 
 
 def _unknown(api: Api, address: str, message: str) -> Refused:

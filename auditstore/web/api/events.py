@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
@@ -75,7 +76,11 @@ class EventsAsked(BaseModel):
         default=[], description="Only these fields, repeated or with commas."
     )
     exclude: list[str] = Field(default=[], description="All but these fields. Not with include.")
-    limit: int = Field(default=100, ge=1, le=1000, description="The most events to answer.")
+    limit: int = Field(
+        default=100, ge=1, le=1000,
+        description="The most events to answer. Where flows share the last one's id, all of them "
+        "come, so that no page begins between them.",
+    )  # fmt: skip
     sort: Order = Field(
         default="desc", description="asc for the oldest first, desc for the newest."
     )
@@ -107,7 +112,7 @@ def list_events(api: InApi, caller: Viewer, asked: Annotated[EventsAsked, Query(
     )  # fmt: skip
     with api.changing() as connection:
         if rule is None:
-            found = sql.keys(connection, wanted, order=asked.sort, limit=asked.limit)
+            found = _first(connection, wanted, asked)
         else:
             found = _matching(api, connection, wanted, rule, asked)
         insert_readings(connection, caller.actor, found)
@@ -151,10 +156,26 @@ def _beyond(end: datetime | None) -> datetime | None:
         return None
 
 
+def _first(connection: Connection, wanted: EventFilter, asked: EventsAsked) -> list[Key]:
+    """The keys of the first events, and of those that other flows keep under the last id.
+
+    A client goes on after the last id: what shares it would never be asked for.
+    """
+    found = sql.keys(connection, wanted, order=asked.sort, limit=asked.limit)
+    is_full = len(found) == asked.limit
+    while is_full:
+        last = found[-1]
+        more = sql.keys(connection, wanted, order=asked.sort, limit=_CHUNK, after=last)
+        same = list(takewhile(lambda each: each[1] == last[1], more))  # noqa: B023  # used at once
+        found += same
+        is_full = len(same) == _CHUNK
+    return found
+
+
 def _matching(
     api: Api, connection: Connection, wanted: EventFilter, rule: Rule, asked: EventsAsked
 ) -> list[Key]:
-    """The keys of the first events for which the rules hold; Refused if that takes too long.
+    """As :func:`_first`, of those for which the rules hold; Refused if that takes too long.
 
     Never fewer than there are: a client would take a short page for the last one.
     """
@@ -164,15 +185,15 @@ def _matching(
     while True:
         page = sql.page(connection, wanted, order=asked.sort, limit=_CHUNK, after=after)
         for each in page:
+            if len(found) >= asked.limit and each.event.event_id != found[-1][1]:
+                return found
             if rule(fields_of(each.event.payload)):
                 found.append(key(each.event))
-                if len(found) == asked.limit:
-                    return found
         if len(page) < _CHUNK:
             return found
         looked_at += len(page)
         after = key(page[-1].event)
-        if looked_at >= api.settings.looked_at:
+        if looked_at >= api.settings.looked_at and len(found) < asked.limit:
             raise Refused(
                 422, "rules-too-broad",
                 f"{looked_at:,} events were looked at and the rules hold for {len(found):,}",

@@ -22,6 +22,7 @@ from auditstore.layout import join
 from auditstore.secret_fields import checked
 from auditstore.web.api.auth import Caller, Operator
 from auditstore.web.api.firehose_form import SCHEMES, Bucket, CredentialId, Prefix, ServiceName
+from auditstore.web.api.places import insist_on_place
 from auditstore.web.api.problems import FieldFault, Refused, answers
 from auditstore.web.api.state import Api, FlowId, InApi, Text
 
@@ -124,6 +125,8 @@ def _checked(api: Api, caller: Caller, asked: Place, secret: dict[str, str] | No
     place = Destination(
         SCHEMES[asked.service], asked.bucket, asked.prefix.strip("/"), asked.endpoint_url or None
     )
+    has_secret = secret is not None or asked.credential_id is not None
+    insist_on_place(caller, place, has_secret=has_secret)
     check_encryption(place.endpoint_url, {})
     if asked.credential_id is not None:
         secret = _kept(api, asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, NoReturn
 
 from fastapi import APIRouter, Path, Query
@@ -23,6 +24,7 @@ from auditstore.web.api.firehose_form import (
     firehose_of,
     newest_of,
 )
+from auditstore.web.api.places import insist_on_place
 from auditstore.web.api.problems import FieldFault, Refused, answers
 from auditstore.web.api.state import FlowId, InApi
 
@@ -88,6 +90,11 @@ def _set(
         return
     settings = _settings(connection, asked, target)
     if settings:
+        endpoint = settings.get("endpoint_url", target.endpoint_url)
+        insist_on_place(
+            caller, replace(target.destination, endpoint_url=endpoint), before=target,
+            has_secret=settings.get("credential_id", target.credential_id) is not None,
+        )  # fmt: skip
         streams.change(connection, target.stream_id, settings, actor=caller.actor)
     if asked.enabled:
         streams.enable(connection, target.stream_id, actor=caller.actor)
@@ -167,4 +174,5 @@ def _add(  # noqa: PLR0917  # called once, above, with what it says
         credential_id=_credential_id(connection, asked, now.credential_id if now else None),
         enabled=asked.enabled, **kept,
     )  # fmt: skip
+    insist_on_place(caller, place, has_secret=new.credential_id is not None, before=now)
     streams.add(connection, new, actor=caller.actor)

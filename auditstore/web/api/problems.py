@@ -134,6 +134,15 @@ def install(app: FastAPI) -> None:
             hint="/api/v1/openapi.json describes every call.",
         )  # fmt: skip
 
+    def unexpected(_: Request, error: Exception) -> Response:
+        # The server's log has the error itself, which may quote what nobody else is to see.
+        del error
+        return problem(
+            500, "internal-error", "this server made a mistake; the request may be right",
+            hint="Its log says which. Try again, and report it if it stays.",
+        )  # fmt: skip
+
+    app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(AuditStoreError, ours)
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(RequestValidationError, invalid)

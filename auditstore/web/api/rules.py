@@ -125,7 +125,9 @@ def _at(value: Any, path: list[str]) -> Any:
 
 
 def _is_blank(value: Any) -> bool:
-    return value is _MISSING or value is None or value in ("", [], {}) or str(value).isspace()
+    if isinstance(value, str):
+        return not value.strip()
+    return value is _MISSING or value is None or value in ([], {})
 
 
 def _text(value: Any) -> str:
@@ -134,6 +136,9 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
+    if isinstance(value, list | dict):
+        # Has no text, so it equals nothing; and writing a deep one would not end well.
+        return f"\0{id(value)}"
     return str(value).strip().lower()
 
 
@@ -179,7 +184,8 @@ def _includes(left: Any, right: Any) -> bool:
     wanted = [_text(each) for each in right] if isinstance(right, list) else [_text(right)]
     if isinstance(left, list):
         return bool({_text(each) for each in left} & set(wanted))
-    return any(each in str(left).lower() for each in wanted)
+    text = _text(left)
+    return any(each in text for each in wanted)
 
 
 def _between(left: Any, right: Any) -> bool:
@@ -198,7 +204,11 @@ def _pattern(rhv: Any, place: str) -> Callable[[Any], bool]:
         pattern = re2.compile(rhv, options)
     except re2.error as error:
         _refuse(place, f"not a regular expression: {error}")
-    return lambda value: not _is_blank(value) and pattern.search(str(value)) is not None
+    return lambda value: (
+        not _is_blank(value)
+        and not isinstance(value, list | dict)
+        and pattern.search(str(value)) is not None
+    )
 
 
 _UNARY: Final[Mapping[str, Callable[[Any], bool]]] = {

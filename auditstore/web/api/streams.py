@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,7 @@ from auditstore.errors import ConfigurationError
 from auditstore.layout import Format
 from auditstore.streams import Limits, NewStream, Stream
 from auditstore.web.api.auth import Caller, Operator, Viewer
+from auditstore.web.api.places import insist_on_place
 from auditstore.web.api.problems import answers
 from auditstore.web.api.state import FlowId, InApi, Text
 
@@ -133,6 +135,7 @@ def add_stream(api: InApi, caller: Operator, given: StreamToAdd) -> StreamShown:
             flow_id=given.flow_id, url=given.url, enabled=given.enabled, limits=limits,
             credential_id=credentials.id_for(connection, name, destination), **values,
         )  # fmt: skip
+        insist_on_place(caller, destination, has_secret=new.credential_id is not None)
         return stream_shown(streams.add(connection, new, actor=caller.actor))
 
 
@@ -156,6 +159,11 @@ def change_stream(
             values["credential_id"] = credentials.id_for(connection, name, before.destination)
         if not values:
             return stream_shown(before)
+        endpoint = values.get("endpoint_url", before.endpoint_url)
+        insist_on_place(
+            caller, replace(before.destination, endpoint_url=endpoint), before=before,
+            has_secret=values.get("credential_id", before.credential_id) is not None,
+        )  # fmt: skip
         return stream_shown(streams.change(connection, stream_id, values, actor=caller.actor))
 
 

@@ -114,6 +114,66 @@ def test_every_answer_has_the_headers_that_keep_it_to_itself(client: httpx.Clien
         assert headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_other_site_can_use_a_key_that_a_browser_has(
+    client: httpx.Client, refused: Refusal, site: str
+) -> None:
+    """A browser adds it to whatever a page asks for; such a request changes nothing."""
+    made = client.post("/api/v1/streams", json={"flow_id": "f", "url": "s3://bucket/p"})
+    assert made.status_code == 201
+    for method, path in (
+        ("POST", "/api/v1/streams/1/disable"), ("GET", "/firehose?bucket=abc"), ("GET", "/events")
+    ):  # fmt: skip
+        answer = client.request(method, path, headers={"sec-fetch-site": site})
+        assert refused(answer, 403)["code"] == "other-site"
+    own = client.get("/api/v1/streams/1", headers={"sec-fetch-site": "none"})
+    assert own.json()["enabled"]
+
+
+@pytest.mark.parametrize("flows", [None, ["f"]])
+def test_the_servers_folders_and_identity_need_an_administrator_of_all_flows(
+    client: httpx.Client, client_of: Clients, new_api_key: Keys, refused: Refusal, *,
+    moto_server: str, flows: list[str] | None,
+) -> None:  # fmt: skip
+    """An operator names no folder of the machine, and no endpoint for its own credentials."""
+    operator = client_of(new_api_key("administrator" if flows else "operator", flows))
+    folder = {"flow_id": "f", "url": "file:///srv/anywhere"}
+    bare = {"flow_id": "f", "url": "s3://bucket/p", "endpoint_url": moto_server}
+    firehose = {"firehose": {"enabled": True, "services": {"azure": {
+        "enabled": True, "bucket": "cont", "endpoint_url": "https://elsewhere.example",
+    }}}}  # fmt: skip
+    check = {"service": "azure", "bucket": "cont", "endpoint_url": "https://elsewhere.example"}
+    for answer in (
+        operator.post("/api/v1/streams", json=folder),
+        operator.post("/api/v1/streams", json=bare),
+        operator.put("/flows/f", json=firehose),
+        operator.post("/firehose", json=check), operator.get("/firehose", params=check),
+    ):  # fmt: skip
+        assert refused(answer, 403)["code"] == "place-not-allowed"
+    assert client.get("/api/v1/streams").json() == []
+    assert client.post("/api/v1/streams", json=bare).status_code == 201
+    stream = "/api/v1/streams/1"
+    changed = operator.patch(stream, json={"format": "json", "endpoint_url": moto_server})
+    assert changed.status_code == 200, "what an administrator has set may stay"
+    moved = operator.patch(stream, json={"endpoint_url": "https://elsewhere.example"})
+    assert refused(moved, 403)["code"] == "place-not-allowed"
+
+
+def test_a_mistake_of_the_server_is_a_problem_too(
+    engine: sa.Engine, client: httpx.Client, refused: Refusal
+) -> None:
+    """500 in the form of every refusal, with the headers of every answer, and nothing else told."""
+    with engine.begin() as connection:
+        # What no released version does: the row of a key has a role that nobody knows.
+        connection.execute(sa.text("ALTER TABLE auditstore.api_keys DROP CONSTRAINT "
+                                   "api_keys_role_check"))  # fmt: skip
+        connection.execute(sa.text("UPDATE auditstore.api_keys SET role = 'owner'"))
+    answer = client.get("/events")
+    assert refused(answer, 500)["code"] == "internal-error"
+    assert "owner" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
 class TestLimits:
     """A server with small limits."""
 

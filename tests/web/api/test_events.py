@@ -54,6 +54,31 @@ def test_a_client_pages_through_everything(engine: sa.Engine, client: httpx.Clie
     assert ids(client.get("/events", params=between)) == expected[6:3:-1]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+@pytest.mark.parametrize("wanted", [{}, {"rules": '[{"lhv": "id", "op": "is not blank"}]'}])
+def test_no_page_begins_between_flows_that_share_an_id(
+    engine: sa.Engine, client: httpx.Client, limit: int, wanted: dict[str, str]
+) -> None:
+    """Paging by the last id skips no event: all that share it come on one page."""
+    put(engine, *(snapshot(n, flow_id=flow) for n in (1, 2, 3) for flow in "abc"))
+    expected = number(1, 1, 1, 2, 2, 2, 3, 3, 3)
+    found: list[str] = []
+    after: dict[str, str] = {}
+    while page := ids(client.get(
+        "/events", params={"sort": "asc", "limit": limit} | wanted | after
+    )):  # fmt: skip
+        assert len(page) <= limit + 2
+        found += page
+        after = {"after_id": page[-1]}
+    assert found == expected
+
+
+def test_more_flows_than_a_page_may_share_an_id(engine: sa.Engine, client: httpx.Client) -> None:
+    """However many they are."""
+    put(engine, *(snapshot(1, flow_id=f"flow-{n}") for n in range(120)), snapshot(2))
+    assert ids(client.get("/events", params={"sort": "asc", "limit": 3})) == number(1) * 120
+
+
 def test_snapshots_come_byte_for_byte(engine: sa.Engine, client: httpx.Client) -> None:
     """Numbers, repeated names, escapes and white space as they were appended."""
     odd = (
@@ -87,7 +112,8 @@ def rules(client: httpx.Client, *given: Any) -> list[str]:
         each if isinstance(each, dict) else dict(zip(("lhv", "op", "rhv"), each, strict=False))
         for each in given
     ]).decode()  # fmt: skip
-    return ids(client.get("/events", params={"rules": text, "sort": "asc"}))
+    asked = {"rules": text, "sort": "asc", "include": "id"}
+    return ids(client.get("/events", params=asked))
 
 
 def lead(n: int, **fields: Any) -> bytes:
@@ -186,6 +212,47 @@ def test_include_and_exclude_cut_fields(
     assert left["vars"] == {"flow": {"id": "flow-1"}}
     assert set(left) == {"id", "type", "outcome", "vars", "big"}
     refused(client.get("/events", params={"include": "id", "exclude": "vars"}), 422)
+    deep = ".".join("a" * 33)
+    assert refused(client.get("/events", params={"include": deep}), 422)["errors"][0]["field"] == (
+        "query.include"
+    )
+
+
+def test_what_is_kept_of_an_event_is_kept_as_it_was_written(
+    engine: sa.Engine, client: httpx.Client
+) -> None:
+    """Every digit, escape and repeated name; a name is the same however it is escaped."""
+    kept = (
+        b'"x":1.50,"x":1e400,"n":' + b"9" * 5000 + b',"d":0.10000000000000000555,'
+        b'"s":"a\\\\\\"},{[","z":[{"reason":1}, [ ]],"e":"\\ud800"'
+    )
+    flow = b'"id":"690000000000000000000001","vars":{"flow":{"id":"f"}},'
+    put(engine, b"{ " + flow + b'"r\\u0065ason" : {"a":[1,2]} ,' + kept + b" }")
+    found = client.get("/events", params={"exclude": "reason"})
+    assert found.content == b"[{" + flow + kept + b"}]"
+    found = client.get("/events", params={"include": "x,n,d,s,z,e,vars.nothing,id.x,vars"})
+    assert found.content == b'[{"vars":{"flow":{"id":"f"}},' + kept + b"}]"
+    found = client.get("/events", params={"include": "vars.nothing"})
+    assert found.content == b'[{"vars":{}}]'
+
+
+def test_a_number_that_python_refuses_stops_no_rule(
+    engine: sa.Engine, client: httpx.Client
+) -> None:
+    """One event with thousands of digits, or deeply nested, leaves the others to be found."""
+    put(
+        engine,
+        snapshot(1, n=0).replace(b'"n":0', b'"n":' + b"9" * 5000),
+        snapshot(2, n=0).replace(b'"n":0', b'"n":' + b"[" * 1000 + b"]" * 1000),
+        snapshot(3, n=5),
+    )
+    assert rules(client, ("n", "is greater than", 10)) == number(1)
+    assert rules(client, ("n", "is equal to", 5)) == number(3)
+    assert rules(client, ("n", "is not blank")) == number(1, 2, 3)
+    assert rules(client, ("n", "includes", "5")) == number(3)
+    assert rules(client, ("n", "matches pattern", ".")) == number(1, 3)
+    found = client.get("/events", params={"include": "id"})
+    assert ids(found) == number(3, 2, 1)
 
 
 @pytest.mark.parametrize(
