@@ -51,6 +51,10 @@ class Person:
         """Whether this person has at least that role."""
         return _RANK[self.role] >= _RANK[role]
 
+    def may_everywhere(self, role: Role) -> bool:
+        """Whether this person has at least that role, for all flows."""
+        return self.flows is None and self.may(role)
+
     def may_see(self, flow_id: str) -> bool:
         """Whether this person may see that flow."""
         return self.flows is None or flow_id in self.flows

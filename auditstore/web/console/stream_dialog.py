@@ -129,7 +129,28 @@ def _as_typed(visit: Visit) -> Dialog:
             # Off is off for every service; what was typed for them stays in the form.
             form = {name: value for name, value in form.items() if name[-3:] != "_on"}
         wishes = [typed_wish(service, form, known) for service in SERVICES]
+        if not visit.person.may_everywhere("administrator"):
+            for wish in wishes:
+                _keep_own_identity(wish, of_flow)
         return _made(connection, visit.flow_id, wishes, of_flow, on=on)
+
+
+def _keep_own_identity(wish: Wish, of_flow: Sequence[Stream]) -> None:
+    """Refuse to present what the server's environment has at an endpoint that was named."""
+    place = wish.destination
+    if not wish.on or wish.credential or place is None or not wish.endpoint or place.is_aws:
+        return
+    if any(
+        each.stream_id == wish.stream_id
+        and each.credential_id is None
+        and each.endpoint_url == wish.endpoint
+        for each in of_flow
+    ):
+        return  # an administrator has set it so
+    wish.errors["credential"] = (
+        "Without one the server would present its own identity at that endpoint. Choose a "
+        "credential, or ask an administrator."
+    )
 
 
 def _made(

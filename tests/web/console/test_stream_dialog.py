@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import sqlalchemy as sa
 from support.console_server import Browser
 from support.strict_s3 import StrictS3
@@ -66,6 +68,26 @@ def test_each_mistake_is_said_at_its_field_and_nothing_is_saved(
     with engine.connect() as connection:
         assert not streams.find(connection)
         assert not credentials.find(connection)
+
+
+def test_only_administrators_show_the_servers_own_identity_to_an_endpoint(
+    come_in: Callable[[str], Browser], engine: sa.Engine
+) -> None:
+    """Who may set up streams might name an endpoint of his own; what is set already may stay."""
+    free = filled(s3_endpoint="https://storage.example.com")
+    olaf = come_in("olaf")
+    for path in ("/flow/stream", "/flow/stream/test"):
+        answer = olaf.post(path, htmx=True, **free)
+        assert answer.status_code == 422, path
+        assert "its own identity" in answer.text
+    with engine.connect() as connection:
+        assert not streams.find(connection)
+    assert olaf.post("/flow/stream", htmx=True, **filled()).status_code == 204
+    assert come_in("ada").post(
+        "/flow/stream", htmx=True, **free | {"s3_prefix": "other", "s3_stream": "1"}
+    ).status_code == 204  # fmt: skip
+    later = free | {"s3_prefix": "other", "s3_stream": "2", "s3_max_delay": "5"}
+    assert olaf.post("/flow/stream", htmx=True, **later).status_code == 204
 
 
 def test_without_javascript_the_page_comes_back_with_what_was_typed(ada: Browser) -> None:
