@@ -91,6 +91,8 @@ class Exporter:
         self.gates = Gates(self._is_blocked)
         _stop_at_gates(self._engine, self.gates)
         self._worker = Worker(self._engine, lambda *_: _GatedStore(store, self.gates, seen))
+        # Reading ahead decides nothing, and its thread would come to the gates by chance.
+        self._worker._readers.shutdown()
         self._thread: threading.Thread | None = None
         fence_engine = create_engine(url, application_name=f"{name} fence", poolclass=sa.NullPool)
         self._fence_connection = fence_engine.connect().execution_options(
