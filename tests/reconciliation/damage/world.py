@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from exporters.once import export_once
 
 _FILES: Final = 4
 _EVENTS_A_FILE: Final = 3
+#: How long ago the events' ids were made, in seconds.
+AGE: Final = 7200
 #: Of 8 letters, as every edit that keeps an event's length.
 ORIGINAL: Final = "original"
 _COPIES: Final = (
@@ -52,10 +55,10 @@ class World:
     """One stream, exported by the real exporter. ``untouched`` is how it was then."""
 
     def __init__(self, engine: sa.Engine, hands: Hands, layout: Layout) -> None:
-        self._engine = engine
-        self._hands = hands
+        self.engine = engine
+        self.hands = hands
         self._layout = layout
-        self._stream_id = self._add_stream()
+        self.stream_id = self._add_stream()
         spare = self._append_all()
         ((_, outcome),) = export_once(engine, lambda *_: hands.open()).outcomes
         assert outcome.error is None, outcome.error
@@ -69,7 +72,7 @@ class World:
         """What the product finds, and its sum."""
         findings: list[Finding] = []
         summary = compare_stream(
-            self._engine, self._stream_id, self._hands.open, Scope(level), report=findings.append
+            self.engine, self.stream_id, self.hands.open, Scope(level), report=findings.append
         )
         return Counter(map(Sighting.of, findings)), summary
 
@@ -86,10 +89,10 @@ class World:
     def _move_objects(self, picture: Picture) -> None:
         there, wanted = self._present.objects, picture.objects
         for key in there.keys() - wanted.keys():
-            self._hands.delete(key)
+            self.hands.delete(key)
         for key, body in wanted.items():
             if there.get(key) != body:
-                self._hands.write(key, body)
+                self.hands.write(key, body)
 
     def _row_changes(self, picture: Picture) -> list[tuple[str, dict[str, Any]]]:
         there, wanted = self._present.rows, picture.rows
@@ -138,7 +141,7 @@ class World:
         """Behind the guards of outbox and ledger, as a superuser can."""
         if not statements:
             return
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             connection.execute(sa.text("SET LOCAL session_replication_role = replica"))
             for statement, parameters in statements:
                 connection.execute(sa.text(statement), parameters)
@@ -146,12 +149,12 @@ class World:
     # --- making -------------------------------------------------------------------------
 
     def _add_stream(self) -> int:
-        destination = self._hands.destination
+        destination = self.hands.destination
         new = NewStream(
             FLOW, destination.url, endpoint_url=destination.endpoint_url, format=self._layout,
             limits=Limits(max_events=_EVENTS_A_FILE),
         )  # fmt: skip
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
             return streams.add(connection, new, actor="test").stream_id
 
     def _append_all(self) -> list[bytes]:
@@ -160,20 +163,20 @@ class World:
         for number in range(_FILES):
             leads = [f"lead {number}", None, "lead / of \u00e9"]
             first, *others = (_event(lead=lead) for lead in leads)
-            with self._engine.begin() as connection:
+            with self.engine.begin() as connection:
                 EventRepository().append(connection, [first, _event(flow="another")])
             given_up = _event(lead="lead of nobody")
-            with self._engine.connect() as connection:
+            with self.engine.connect() as connection:
                 EventRepository().append(connection, [given_up])
                 connection.rollback()
             spare.append(given_up)
-            with self._engine.begin() as connection:
+            with self.engine.begin() as connection:
                 EventRepository().append(connection, others)
         return spare
 
     def _look(self, spare: list[bytes]) -> Picture:
-        with self._engine.connect() as connection:
-            stream = streams.get(connection, self._stream_id)
+        with self.engine.connect() as connection:
+            stream = streams.get(connection, self.stream_id)
             found = connection.execute(
                 sa.text(
                     "SELECT position, event_id, lead_id, payload::text AS payload, sha256"
@@ -181,7 +184,7 @@ class World:
                 ),
                 {"flow": FLOW},
             ).all()
-            files = list(ledger_sql.stream_files(connection, self._stream_id))
+            files = list(ledger_sql.stream_files(connection, self.stream_id))
             taken = set(connection.scalars(sa.text("SELECT position FROM auditstore.events")))
         rows = {
             each.position: Row(
@@ -210,7 +213,7 @@ class World:
         )  # fmt: skip
 
     def _objects(self, stream: Stream) -> dict[str, bytes]:
-        store = self._hands.open()
+        store = self.hands.open()
         try:
             prefix = stream.destination.prefix
             listed = list(store.list(f"{prefix}/" if prefix else ""))
@@ -220,7 +223,9 @@ class World:
 
 
 def _event(**more: Any) -> bytes:
-    return snapshots.snapshot(reason=ORIGINAL, **more)
+    # Old enough for other views, which wait some minutes for each other.
+    made_at = snapshots.event_id(at=time.time() - AGE)
+    return snapshots.snapshot(id=made_at, reason=ORIGINAL, **more)
 
 
 def _delivered(
