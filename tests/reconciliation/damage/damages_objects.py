@@ -140,16 +140,17 @@ class WrongTrailer(Damage):
 
 @dataclass(frozen=True)
 class Garbage(Damage):
-    """Something follows a gzip file that is no gzip."""
+    """Something follows a gzip file that is no gzip, or the start of another one."""
 
     target: int
+    text: bytes
     layouts = LINES
 
     def plant(self, picture: Picture) -> bool:
         key = picture.target(self.target).key
         if key not in picture.objects:
             return False
-        picture.objects[key] += b"garbage"
+        picture.objects[key] += self.text
         return True
 
     def expected(self, untouched: Picture, level: Level) -> Iterator[Sighting]:  # noqa: ARG002  # the same at both
@@ -158,11 +159,15 @@ class Garbage(Damage):
 
 @dataclass(frozen=True)
 class Recompress(Damage):
-    """The same content is packed anew, padded with zeros or not: told, and no difference."""
+    """The same content is packed anew: told, and no difference.
+
+    In two members, cut anywhere, or one, and padded with zeros or not, as gzip allows.
+    """
 
     target: int
     level: int
-    padding: int = 0
+    padding: int
+    cut: int
     layouts = LINES
 
     def plant(self, picture: Picture) -> bool:
@@ -170,7 +175,9 @@ class Recompress(Damage):
         content = picture.content(key)
         if content is None:
             return False
-        picture.objects[key] = packed(content, self.level) + bytes(self.padding)
+        members = (content[: self.cut], content[self.cut :]) if self.cut else (content,)
+        body = b"".join(packed(member, self.level) for member in members)
+        picture.objects[key] = body + bytes(self.padding)
         return True
 
     def expected(self, untouched: Picture, level: Level) -> Iterator[Sighting]:  # noqa: ARG002  # the same at both
