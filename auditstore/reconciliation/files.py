@@ -11,11 +11,11 @@ from auditstore.layout import event_key
 from auditstore.ledger import Delivery, LedgerFile
 from auditstore.objects import ObjectInfo
 from auditstore.reconciliation import contents
-from auditstore.reconciliation.counting import Key, hour_of
 from auditstore.reconciliation.decoding import Undecodable, gunzip
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
 from auditstore.reconciliation.patterns import Tally
+from auditstore.reconciliation.tallies import Key, hour_of
 from auditstore.sql.comparison import Entry
 
 
