@@ -155,16 +155,21 @@ class LineDigests:
         """Take the next piece."""
         self._content.update(piece)
         self.size += len(piece)
-        first, *others = piece.split(b"\n")
-        self._line.update(first)
-        self._in_line = self._in_line or bool(first)
-        if others:
-            last = others.pop()
-            sha256 = hashlib.sha256
-            self._digests += self._line.digest()
-            self._digests += b"".join([sha256(line).digest() for line in others])
-            self._line = sha256(last)
-            self._in_line = bool(last)
+        end = piece.find(b"\n")
+        if end < 0:
+            self._line.update(piece)
+            self._in_line = self._in_line or bool(piece)
+            return
+        # Views and local names: this runs once a line, and copies none.
+        view, sha256, digests = memoryview(piece), hashlib.sha256, self._digests
+        self._line.update(view[:end])
+        digests += self._line.digest()
+        start = end + 1
+        while (end := piece.find(b"\n", start)) >= 0:
+            digests += sha256(view[start:end]).digest()
+            start = end + 1
+        self._line = sha256(view[start:])
+        self._in_line = start < len(piece)
 
     def content(self) -> bytes:
         """The digest of all of it."""

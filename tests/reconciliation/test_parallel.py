@@ -315,6 +315,7 @@ def test_a_dead_process_costs_no_answer(scene: Scene, tmp_path: Path) -> None:
     assert (summary.files_expected, summary.files_matched) == (40, 39)
 
 
+@pytest.mark.long
 def test_workers_that_always_die_are_an_error(scene: Scene, tmp_path: Path) -> None:
     """Where no worker ever reads a file, that is said, with what to do."""
     stream = scene.stream(max_events=1)
