@@ -5,9 +5,9 @@
         [--database postgresql://user@host/empty]
 
 Runs on an embedded PostgreSQL with its default durability, or in the empty `--database`: the
-embedded server computes SHA-256 in plain C, others mostly by OpenSSL. The store is a
-folder or a local moto server, all its own. The outbox is appended to and exported once, by what
-does it in production. Then, once a round and each with the same number of workers on the same kind of executor:
+embedded server computes SHA-256 in plain C, others mostly by OpenSSL. The store is a folder or a
+local moto server, all its own. The outbox is appended to and exported once, by what does it in
+production. Then, once a round and each with as many workers on the same kind of executor:
 
 - level events: the comparison that `auditstore reconcile --level events` makes, counts included;
 - fetch: every file of the stream is read, decompressed and dropped; by zlib, as Python's gzip

@@ -7,8 +7,9 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import parent_process
 from typing import Any, Final, ParamSpec, TypeVar
@@ -92,9 +93,27 @@ class Threads(Executor):
 
 
 def _pool(count: int) -> Executor:
-    return ProcessPoolExecutor(
+    executor = ProcessPoolExecutor(
         count, mp_context=multiprocessing.get_context("spawn"), initializer=_serve
     )
+    # Each begins with a task that finds none idle, and inherits what is blocked: Ctrl-C is not for
+    # them, not even while they start.
+    with _ctrl_c_blocked():
+        for _ in range(count):
+            executor.submit(os.getpid)
+    return executor
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # not on every system
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve() -> None:
@@ -113,7 +132,7 @@ def _leave_after(parent: multiprocessing.process.BaseProcess) -> None:
 def _kill(executor: Executor) -> None:
     """End the processes whatever they do: they have nothing that could be lost."""
     running = dict(getattr(executor, "_processes", None) or {})
-    executor.shutdown(wait=False, cancel_futures=True)
     for process in running.values():
         process.terminate()
+    # Without cancelling: what is cancelled makes it fail over processes that are gone.
     executor.shutdown(wait=True)

@@ -30,7 +30,7 @@ def _shut_down(executor: Executor) -> None:
 class Reads:
     """A file that is being read, and by whom."""
 
-    future: Future[Reading]
+    future: Future[Any]
     executor: Executor
 
 
@@ -67,7 +67,7 @@ class Workers:
         self.losses: tuple[type[BaseException], ...] = (*_LOST, *losses)
         self.patience = patience
 
-    def submit(self, function: Callable[..., Reading], *arguments: Any) -> Reads:
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Reads:
         """Have it run; the future may raise what :attr:`losses` names."""
         if self._executor is None:
             self._executor = self._make()
@@ -75,7 +75,7 @@ class Workers:
         try:
             return Reads(executor.submit(function, *arguments), executor)
         except self.losses as error:  # it broke, and nobody has looked at a result yet
-            failed: Future[Reading] = Future()
+            failed: Future[Any] = Future()
             failed.set_exception(error)
             return Reads(failed, executor)
 
@@ -154,7 +154,7 @@ class ReadingElsewhere:
         """What was read; ``None`` if the file is to be read here, for whatever reason."""
         workers = self._workers
         try:
-            reading = reads.future.result(timeout=workers.patience)
+            reading: Reading = reads.future.result(timeout=workers.patience)
         except workers.losses as error:
             workers.lost(reads, error)
             return None
@@ -176,8 +176,10 @@ class ReadingElsewhere:
 
     def stop(self, waiting: Sequence[Reads]) -> None:
         """None of these is wanted any more; who reads from the comparison's store leaves it."""
-        if self._stopping is not None:
-            self._stopping.set()
+        if self._stopping is None:
+            # Elsewhere they end with their executor. One of processes fails over what was
+            # cancelled, if it is ended then.
+            return
+        self._stopping.set()
         running = [each.future for each in waiting if not each.future.cancel()]
-        if self._workers.shares_memory:
-            wait(running, timeout=_GRACE_S)
+        wait(running, timeout=_GRACE_S)

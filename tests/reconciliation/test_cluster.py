@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 import sqlalchemy as sa
 from distributed import LocalCluster
@@ -29,7 +31,11 @@ QUIETLY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def local_cluster() -> Iterator[LocalCluster]:
     """Two workers, each a process that is begun again when it dies. No page shows them."""
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **QUIETLY) as made:
+    with (
+        # So long a result is asked of a worker that died with it, before it is read anew.
+        dask.config.set({"distributed.comm.timeouts.connect": "5s"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **QUIETLY) as made,
+    ):
         yield made
 
 
@@ -141,6 +147,19 @@ def test_no_workers() -> None:
         pytest.raises(ClusterUnavailable, match="no workers"),
     ):
         cluster(empty.scheduler_address, within=1)
+
+
+def test_the_extra_is_named(
+    scene: Scene, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Dask is not installed, that and what to install is said."""
+    scene.stream()
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "auditstore.reconciliation.cluster")
+    cli = CommandLine({"AUDITSTORE_DATABASE_URL": database_url})
+    message, hint = cli.error("reconcile", "--cluster", "tcp://127.0.0.1:1")
+    assert message == "this needs the package distributed"
+    assert hint == "pip install 'auditstore[cluster]'"
 
 
 def test_one_way_only() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from support import snapshots
+from support.commands import CommandLine
 from support.dying_stores import CannotReach, KillsItsProcess, recipe_of
 from support.ledger_builder import FLOW, Scene
 from support.stores import Place
@@ -357,6 +362,39 @@ def test_a_store_that_fails_has_the_say(scene: Scene, three_threads: Workers) ->
 def _raise(key: str) -> Iterator[bytes] | None:  # noqa: ARG001  # the protocol's
     CannotReach()()
     return None
+
+
+def test_processes_are_ended_at_once_and_by_nobody_else() -> None:
+    """Ctrl-C on the terminal reaches the processes too, and is not for them."""
+    workers = processes(1)
+    pid = workers.submit(os.getpid).future.result()
+    os.kill(pid, signal.SIGINT)
+    assert workers.submit(os.getpid).future.result() == pid
+    workers.submit(time.sleep, 600)
+    workers.close()
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize(
+    "how", [["--workers", "1"], ["--workers", "3"], ["--workers", "2", "--processes"], []]
+)
+def test_the_command_line_chooses(scene: Scene, database_url: str, how: list[str]) -> None:
+    """However many read, and wherever, the command finds the same."""
+    stream = scene.stream(max_events=3)
+    scene.append(9)
+    files = scene.deliver(stream)
+    scene.vandal.delete(files[1].sealed.object_key)
+    cli = CommandLine({"AUDITSTORE_DATABASE_URL": database_url})
+    shown = cli.run("reconcile", "--level", "events", "--format", "json", *how, code=1).stdout
+    assert shown.count('"missing-file"') >= 1
+    assert files[1].sealed.object_key in shown
+
+
+def test_other_views_are_read_by_one() -> None:
+    """Options that would have no effect are refused."""
+    cli = CommandLine({})
+    shown = cli.run("reconcile", "--source", "leadconduit", "--workers", "2", code=2)
+    assert "this store's own streams" in shown.output
 
 
 class _Interrupts:
