@@ -102,9 +102,7 @@ def differences(
 
 def column_change(name: str, cell: str, value: Any, *, values: bool) -> FieldChange:
     """One column of a table against the event's field; an empty cell is none, as is ``None``."""
-    return _change(
-        name, cell or _ABSENT, _ABSENT if value is None else value, values=values
-    )
+    return _change(name, cell or _ABSENT, _ABSENT if value is None else value, values=values)
 
 
 def _is_number(value: Any) -> bool:

@@ -42,7 +42,7 @@ def test_leadconduit_against_the_outbox(
     event_id = orjson.loads(lost)["id"]
     said = account.run("reconcile", "--source", "leadconduit", code=1).stdout
     assert "LeadConduit against the outbox: DIFFERENCES" in said
-    assert f"event {event_id}, source success, lead lead-lost" in said
+    assert f"event {event_id}, recipient success, lead lead-lost" in said
 
     dry = account.run("reconcile", "--source", "leadconduit", "--adopt", "--dry-run", code=1)
     assert "it would be appended" in dry.stdout

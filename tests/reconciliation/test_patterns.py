@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from support.ledger_builder import Scene
 from support.stores import Place
 
-from auditstore.reconciliation import Scope, tallies, patterns
+from auditstore.reconciliation import Scope, patterns, tallies
 from auditstore.reconciliation.comparison import compare_stream
 from auditstore.reconciliation.patterns import Pattern, Period, Sort, Tally
 

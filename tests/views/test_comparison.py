@@ -96,7 +96,8 @@ def test_a_changed_event_names_its_fields(
 
     (masked,), _ = compare(engine, api_view())
     assert (masked.type, masked.outcome, masked.lead_id) == ("recipient", "failure", "lead-7")
-    assert (masked.flow_id, masked.position, masked.object_key) == ("flow-1", 1, None)
+    assert (masked.flow_id, masked.position) == ("flow-1", 1)
+    assert masked.object_key == f"event {id_of(ours)} of the API"
     assert masked.fields is not None
     changes = {each.path: each for each in masked.fields.changes}
     assert changes.keys() == {"outcome", "cost"}
@@ -113,7 +114,9 @@ def test_a_row_of_columns_names_those_that_differ(engine: sa.Engine, tmp_path: P
     ours = past(lead="lead-7")
     append(engine, ours)
     export = tmp_path / "events.csv"
-    export.write_text(f"id,vars.flow.id,outcome,more\n{id_of(ours)},flow-1,failure,1\n")
+    export.write_text(
+        f"id,type,vars.flow.id,outcome,more\n{id_of(ours)},recipient,flow-1,failure,1\n"
+    )
     (found,), summary = compare(engine, ExportView(export), values=True)
     assert found.kind == Kind.CHANGED_EVENT
     assert found.fields is not None
@@ -121,7 +124,6 @@ def test_a_row_of_columns_names_those_that_differ(engine: sa.Engine, tmp_path: P
         ("more", "removed", '"1"'), ("outcome", "changed", '"failure"'),
     ]  # fmt: skip
     assert summary.pattern is not None
-    # The table does not say the type; the outbox does.
     assert [sort.type for sort in summary.pattern.sorts] == ["recipient"]
 
 

@@ -69,7 +69,8 @@ def compare_views(
 
     With ``adopter`` the missing events of the source are appended to the outbox, which must be
     the second view, and then it is compared again; unless ``adopt`` is set it only says what it
-    would append. ``values`` asks for those of fields that differ. Returns the last round's sum. Raises where a view cannot be read to its end.
+    would append. ``values`` asks for those of fields that differ. Returns the last round's sum.
+    Raises where a view cannot be read to its end.
     """
     with temporary_database() as database:
         comparison = Comparison(engine, pair, window, database, report, clock, values=values)

@@ -61,9 +61,7 @@ def differing_columns(row: bytes, whole: bytes) -> list[str] | None:
     content = _parsed(whole)
     if content is None:
         return None
-    return sorted(
-        name for name, text in cells(row).items() if not _shows(text, _at(content, name))
-    )
+    return sorted(name for name, text in cells(row).items() if not _shows(text, _at(content, name)))
 
 
 def cells(row: bytes) -> dict[str, str]:
