@@ -319,7 +319,7 @@ class Reconciling:
         try:
             return compare_increment(
                 self._engine, run.stream_id, open_store, run.level,
-                report=take, progress=running, clock=self._monotonic,
+                report=take, progress=running, clock=self._monotonic, pattern=True,
             )  # fmt: skip
         except AuditStoreError as error:
             failure = error

@@ -11,13 +11,13 @@ from auditstore.layout import event_key
 from auditstore.ledger import Delivery, LedgerFile
 from auditstore.reconciliation import contents
 from auditstore.reconciliation.agreement import agrees, take
-from auditstore.reconciliation.counting import Key, hour_of
 from auditstore.reconciliation.deciding import Case
 from auditstore.reconciliation.decoding import Undecodable, gunzip
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
 from auditstore.reconciliation.patterns import Tally
 from auditstore.reconciliation.reading_ahead import Found
+from auditstore.reconciliation.tallies import Key, hour_of
 from auditstore.sql.comparison import Entry
 
 
