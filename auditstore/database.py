@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from auditstore.errors import ConfigurationError, SchemaOutdated
 from auditstore.sql import server
@@ -22,6 +23,21 @@ from auditstore.transport import protected
 #: What the partitioned outbox and its triggers need.
 MINIMUM_SERVER_VERSION: Final = 15
 _DRIVERS: Final = {"postgresql", "postgres", "postgresql+psycopg"}
+
+
+class LivingPool(QueuePool):
+    """A pool that hands out a connection that lives before it tries to make another.
+
+    SQLAlchemy's own queues also what could not connect. Where the server has no room for more,
+    those come first again and again, and the one that lives is hardly ever used.
+    """
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        # At the limit somebody may wait for a return, whatever is returned.
+        if record.dbapi_connection is None and self._overflow < self._max_overflow:
+            self._dec_overflow()
+        else:
+            super()._do_return_conn(record)
 
 
 def database_url(text: str) -> URL:
@@ -74,7 +90,7 @@ def create_engine(
             "tcp_user_timeout": 30_000,
             "options": session,
         },
-        **options,
+        **{"poolclass": LivingPool} | options,
     )
     leave_stale_sessions(engine)
     return engine

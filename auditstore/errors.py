@@ -197,6 +197,18 @@ class HistoryLost(AuditStoreError):
 # --- reconciling ------------------------------------------------------------------
 
 
+class WorkersLost(AuditStoreError):
+    """Those who read for a comparison died again and again, or were not heard of any more."""
+
+    code = "workers-lost"
+
+
+class ClusterUnavailable(AuditStoreError):
+    """The cluster's scheduler cannot be reached, or none of its workers can do the work."""
+
+    code = "cluster-unavailable"
+
+
 class ReportDamaged(AuditStoreError):
     """A reconciliation's report is not what its own hash says."""
 

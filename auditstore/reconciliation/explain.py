@@ -12,12 +12,12 @@ from typing import Any, Final, Self
 
 from auditstore.events import Event, FieldRefused, id_time
 from auditstore.ledger import LedgerFile
-from auditstore.reconciliation.counting import hour_of
 from auditstore.reconciliation.decoding import MAX_LINE_BYTES, Line
 from auditstore.reconciliation.differing import Differences, differences
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
 from auditstore.reconciliation.patterns import Tally
+from auditstore.reconciliation.tallies import hour_of
 from auditstore.sql import comparison as sql
 from auditstore.sql.comparison import Entry
 

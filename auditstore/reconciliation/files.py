@@ -10,52 +10,43 @@ from typing import Final
 from auditstore.errors import AuditStoreError
 from auditstore.layout import event_key
 from auditstore.ledger import Delivery, LedgerFile
-from auditstore.objects import ObjectInfo
 from auditstore.reconciliation import contents
-from auditstore.reconciliation.counting import Key, hour_of
+from auditstore.reconciliation.agreement import agrees, take
+from auditstore.reconciliation.deciding import Case
 from auditstore.reconciliation.decoding import Undecodable, gunzip
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
 from auditstore.reconciliation.patterns import Tally
+from auditstore.reconciliation.reading_ahead import Found
+from auditstore.reconciliation.tallies import Key, hour_of
 from auditstore.sql.comparison import Entry
 
 _DIFFERING: Final = "CREATE TABLE differing (position INTEGER PRIMARY KEY, sha256 BLOB NOT NULL)"
 
 
-def compare_file(job: Job, row: LedgerFile, delivery: Delivery) -> None:
-    """Compare a delivered file with its objects, and put missing ones back if that is wanted."""
-    summary = job.summary
+def compare_file(job: Job, case: Case, delivery: Delivery, found: Found | None = None) -> None:
+    """Compare a delivered file with its objects, and put missing ones back if that is wanted.
+
+    What was ``found`` ahead can only say that all of it is well.
+    """
+    row, summary = case.row, job.summary
     summary.files_expected += 1
     summary.events_expected += row.sealed.event_count
     job.counting.expect(row)
-    if row.sealed.format == "json":
+    if found is not None and agrees(case, found.reading, found.side):
+        take(job, case, delivery, found.reading)
+    elif row.sealed.format == "json":
         _compare_objects(job, row, delivery)
     else:
-        _compare_object(job, row, delivery)
-
-
-def look_at(job: Job, row: LedgerFile, delivery: Delivery) -> None:
-    """See by the listing alone that an old file is still there; compare it if it looks otherwise.
-
-    Files that are one object an event are left to the sample: the ledger has no size of each.
-    """
-    if row.sealed.format == "json":
-        return
-    info = job.inventory.take(row.sealed.object_key)
-    if info is not None and info.size == delivery.object_bytes:
-        etags = {info.etag, delivery.etag}
-        if None in etags or len(etags) == 1:
-            return
-    compare_file(job, row, delivery)
+        _compare_object(job, case, delivery)
 
 
 # --- one object a file --------------------------------------------------------------
 
 
-def _compare_object(job: Job, row: LedgerFile, delivery: Delivery) -> None:
-    sealed, summary = row.sealed, job.summary
-    info = job.look_up(sealed.object_key)
-    if info is None:
+def _compare_object(job: Job, case: Case, delivery: Delivery) -> None:
+    row, sealed, summary = case.row, case.row.sealed, job.summary
+    if case.info is None:
         _note_missing(job, _Repair(job, row), row, sealed.object_key)
         if job.reads_events:
             contents.note_altered(job, row)
@@ -64,20 +55,11 @@ def _compare_object(job: Job, row: LedgerFile, delivery: Delivery) -> None:
     if job.reads_events:
         matched = contents.compare_lines(job, row, delivery)
     else:
-        # What is compared again is read: a store's word for it was taken the first time.
-        told = not job.part.is_again(sealed.sequence) and _as_listed(info, delivery)
-        matched = told or _as_hashed(job, row, delivery)
+        matched = case.reads is None or _as_hashed(job, row, delivery)
         summary.events_found += sealed.event_count
         summary.events_matched += sealed.event_count if matched else 0
         job.counting.whole(matched=matched)
     summary.files_matched += matched
-
-
-def _as_listed(info: ObjectInfo, delivery: Delivery) -> bool:
-    """An equal ETag names the very write that was recorded; a folder has none."""
-    return (
-        info.etag is not None and info.etag == delivery.etag and info.size == delivery.object_bytes
-    )
 
 
 def _as_hashed(job: Job, row: LedgerFile, delivery: Delivery) -> bool:

@@ -23,6 +23,7 @@ from auditstore.reconciliation.parts import EVERYTHING, Doubt, Part, Window, joi
 from auditstore.reconciliation.scope import Level, Progress, Scope, Silent
 from auditstore.reconciliation.summary import Summary
 from auditstore.reconciliation.view import View
+from auditstore.reconciliation.workers import Readers
 from auditstore.sql import ledger as ledger_sql
 from auditstore.sql import verified as sql
 from auditstore.sql.failures import translated
@@ -70,6 +71,7 @@ def compare_increment(
     values: bool = False,
     dry_run: bool = False,
     pattern: bool = False,
+    readers: Readers | None = None,
 ) -> Summary:
     """As :func:`compare_stream`, for what is new since the last call at this level.
 
@@ -85,6 +87,7 @@ def compare_increment(
     summary = compare_stream(
         engine, stream_id, open_store, Scope(level, values=values), report=take, restore=restore,
         progress=progress, clock=clock, choose=run.choose, dry_run=dry_run, pattern=pattern,
+        readers=readers,
     )  # fmt: skip
     run.remember()
     return summary

@@ -6,14 +6,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection
 
+from auditstore import database
 from auditstore.errors import DatabaseRefused, NotFound, ReportDamaged
-from auditstore.reconciliation.document import canonical
+from auditstore.reconciliation.document import About, canonical
+from auditstore.reconciliation.scope import Level
 from auditstore.sql import reconciliations as sql
+from auditstore.sql import server
 from auditstore.sql.reconciliations import KeptReport
 
 _SCOPE: Final = ("level", "since", "until", "flow", "stream", "views")
@@ -25,6 +29,42 @@ class Read:
 
     row: KeptReport
     values: dict[str, Any]
+
+
+def about(
+    connection: Connection,
+    *,
+    actor: str,
+    level: Level,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    flow: str | None = None,
+    stream: int | None = None,
+    repair: str = "no",
+    views: Mapping[str, Any] | None = None,
+) -> About:
+    """What a report that begins now says of itself; the arguments but ``actor`` are its scope."""
+    return About(
+        started_at=server.clock(connection),
+        actor=actor,
+        database_user=server.session_user(connection),
+        versions={
+            "auditstore": _version(),
+            "schema": str(database.schema_revision(connection)),
+            "server": server.full_version(connection),
+        },
+        scope={
+            "level": level, "since": since, "until": until, "flow": flow, "stream": stream,
+            "repair": repair, "views": views,
+        },
+    )  # fmt: skip
+
+
+def _version() -> str:
+    try:
+        return version("auditstore")
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def check_may_keep(connection: Connection) -> None:

@@ -5,7 +5,8 @@ Every row is checked before the store has its say about it. See ``docs/reference
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from auditstore.ledger import GENESIS, LedgerFile, row_hash
@@ -19,19 +20,36 @@ from auditstore.sql import ledger as ledger_sql
 _PAGE: Final = 200
 
 
-def walk(job: Job) -> Iterator[LedgerFile]:
-    """Check the rows to compare, page by page, and yield each in order of sequence."""
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The rows behind one sequence up to another, as far as they are there."""
+
+    after: int
+    upto: int
+    rows: list[LedgerFile]
+
+
+def pages(job: Job) -> Iterator[Page]:
+    """The rows to compare, each read once; of what was sealed, nothing changes any more."""
+    after = job.view.first_sequence - 1
+    while after < job.view.last_sequence:
+        upto = min(after + _PAGE, job.view.last_sequence)
+        yield Page(after, upto, _rows(job, after, upto))
+        after = upto
+
+
+def walk(job: Job, found: Iterable[Page]) -> Iterator[LedgerFile]:
+    """Check the rows of the pages, and yield each in order of sequence."""
     view = job.view
-    after = view.first_sequence - 1
-    previous = _row(job, after)
-    if previous is None and after > 0:
-        _note_gap(job, after, after)
-    while after < view.last_sequence:
-        upto = min(after + _PAGE, view.last_sequence)
-        page = _page(job, after, upto)
+    before = view.first_sequence - 1
+    previous = _row(job, before)
+    if previous is None and before > 0:
+        _note_gap(job, before, before)
+    for each in found:
+        page = each.rows
         _check_counts(job, page)
         _check_coverage(job, _between(previous, page, whole=view.first_sequence == 1))
-        expected = after + 1
+        expected = each.after + 1
         for row in page:
             if row.sealed.sequence > expected:
                 _note_gap(job, expected, row.sealed.sequence - 1)
@@ -40,13 +58,12 @@ def walk(job: Job) -> Iterator[LedgerFile]:
             _check_hashes(job, previous, row)
             yield row
             previous = row
-        if expected <= upto:
-            _note_gap(job, expected, upto)
-        after = upto
+        if expected <= each.upto:
+            _note_gap(job, expected, each.upto)
     _check_coverage(job, _behind(job, previous))
 
 
-def _page(job: Job, after: int, upto: int) -> list[LedgerFile]:
+def _rows(job: Job, after: int, upto: int) -> list[LedgerFile]:
     with job.engine.connect() as connection:
         return list(
             ledger_sql.stream_files(connection, job.stream.stream_id, after=after, upto=upto)

@@ -53,7 +53,7 @@ class TextReport:
             self._line(f"  {_before(self._before)}")
         self._before = summary
         if summary.pattern is not None:
-            for line in _pattern(summary.pattern):
+            for line in _pattern(summary.pattern, views=bool(summary.views)):
                 self._line(f"  {line}")
         for kind in Kind:
             self._findings(kind, summary.counts[kind])
@@ -159,7 +159,7 @@ def _before(summary: Summary) -> str:
     )
 
 
-def _pattern(pattern: Pattern) -> Iterator[str]:
+def _pattern(pattern: Pattern, *, views: bool) -> Iterator[str]:
     delay = pattern.delay
     if delay is not None:
         yield (
@@ -172,7 +172,7 @@ def _pattern(pattern: Pattern) -> Iterator[str]:
     yield "by type and outcome, where they differ: expected, found, matched"
     for sort in differing:
         yield f"  {_sort(sort)}"
-    yield "by hour of recording (UTC), where they differ"
+    yield f"by hour of {time_of(views=views)} (UTC), where they differ"
     for sort in pattern.differing[:_SHOWN_HOURS]:
         yield f"  {moment(sort.start or 0)}  {_sort(sort)}"
     more = len(pattern.differing) - _SHOWN_HOURS + pattern.differing_left_out
@@ -183,6 +183,11 @@ def _pattern(pattern: Pattern) -> Iterator[str]:
 def _sort(sort: Sort) -> str:
     tally = sort.tally
     return f"{kind_name(sort)}: {tally.expected}, {tally.found}, {tally.matched}"
+
+
+def time_of(*, views: bool) -> str:
+    """By what events are counted: two views have only the ids in common, which hold a time."""
+    return "the event's id" if views else "recording"
 
 
 def kind_name(sort: Sort) -> str:

@@ -86,6 +86,56 @@ def _entry(row: Any, *, intact: bool | None) -> Entry:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The outbox's side of one file: its events' hashes end to end, in order of position.
+
+    ``intact`` is false if some payload is not what its hash says, true if nobody asked.
+    """
+
+    events: int
+    digests: bytes
+    intact: bool
+
+
+# The order is that of the inner statement, which an index has: an ORDER BY in the aggregate would
+# be sorted on servers before PostgreSQL 16. An order that was lost could only show as a difference.
+_SIDE: Final = (
+    "SELECT count(*) AS events, coalesce(string_agg(sha256, ''::bytea), ''::bytea) AS digests,"
+    " coalesce(bool_and(intact), true) AS intact"
+    " FROM (SELECT sha256, {intact} AS intact FROM auditstore.events"
+    " WHERE flow_id = :flow_id AND position BETWEEN :first AND :last"
+    " ORDER BY position LIMIT :limit) s"
+)
+_SIDES: Final = {
+    False: text(_SIDE.format(intact="true")),
+    True: text(_SIDE.format(intact="sha256(convert_to(payload::text, 'UTF8')) = sha256")),
+}
+
+
+def side(
+    connection: Connection, flow_id: str, *, first: int, last: int, limit: int, verify: bool
+) -> Side:
+    """The first ``limit`` events of a range in one row; with ``verify`` payloads are hashed too."""
+    row = connection.execute(
+        _SIDES[verify], {"flow_id": flow_id, "first": first, "last": last, "limit": limit}
+    ).one()
+    return Side(row.events, bytes(row.digests), row.intact)
+
+
+def event_names(
+    connection: Connection, flow_id: str, *, first: int, last: int, limit: int
+) -> list[tuple[str, str | None]]:
+    """Event and lead ids of the first ``limit`` events of a range, in order."""
+    found = connection.execute(
+        select(events.c.event_id, events.c.lead_id)
+        .where(events.c.flow_id == flow_id, events.c.position.between(first, last))
+        .order_by(events.c.position)
+        .limit(limit)
+    )
+    return [(row.event_id, row.lead_id) for row in found]
+
+
 _RANGE_SUMMARIES: Final = text(
     "SELECT s.events, s.bytes"
     " FROM unnest(:firsts, :lasts) WITH ORDINALITY AS r (first, last, number)"

@@ -60,9 +60,19 @@ def may_add(connection: Connection) -> bool:
     )
 
 
-def find(connection: Connection, *, limit: int) -> list[KeptReport]:
-    """The newest first."""
+def find(
+    connection: Connection,
+    *,
+    limit: int,
+    flow_id: str | None = None,
+    stream_id: int | None = None,
+) -> list[KeptReport]:
+    """The newest first; all, or those that were asked for one flow, for one stream."""
     statement = select(*_ABOUT).order_by(reconciliations.c.reconciliation_id.desc()).limit(limit)
+    if flow_id is not None:
+        statement = statement.where(reconciliations.c.scope["flow"].astext == flow_id)
+    if stream_id is not None:
+        statement = statement.where(reconciliations.c.scope["stream"].astext == str(stream_id))
     return [KeptReport(*row) for row in connection.execute(statement)]
 
 

@@ -356,6 +356,10 @@ reconciliations = Table(
         "sha256 = sha256(convert_to(report::text, 'UTF8'))", name="reconciliations_sha256_check"
     ),
 )
+Index(
+    "reconciliations_flow", reconciliations.c.scope["flow"].astext,
+    reconciliations.c.reconciliation_id,
+)  # fmt: skip
 
 # Events that came from another view than the flow engine. Ordinary appends touch neither table.
 imports = Table(

@@ -588,6 +588,7 @@ CREATE TABLE auditstore.reconciliations (
     CONSTRAINT reconciliations_sha256_check CHECK (sha256 = sha256(convert_to(report::text, 'UTF8')))
 );
 
+CREATE INDEX reconciliations_flow ON auditstore.reconciliations ((scope ->> 'flow'), reconciliation_id);
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON auditstore.reconciliations
     FOR EACH ROW EXECUTE FUNCTION auditstore.refuse_change();
 CREATE TRIGGER never_truncated BEFORE TRUNCATE ON auditstore.reconciliations

@@ -42,7 +42,10 @@ def test_leadconduit_against_the_outbox(
     event_id = orjson.loads(lost)["id"]
     said = account.run("reconcile", "--source", "leadconduit", code=1).stdout
     assert "LeadConduit against the outbox: DIFFERENCES" in said
-    assert f"event {event_id}, lead lead-lost" in said
+    assert f"event {event_id}, recipient success, lead lead-lost" in said
+    assert "by hour of the event's id (UTC), where they differ" in said
+    page = account.run("reconcile", "--source", "leadconduit", "--format", "html", code=1).stdout
+    assert "Events by time of the event" in page
 
     dry = account.run("reconcile", "--source", "leadconduit", "--adopt", "--dry-run", code=1)
     assert "it would be appended" in dry.stdout

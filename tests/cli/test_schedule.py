@@ -89,12 +89,16 @@ def test_the_exporter_reconciles_and_tells(
         file.unlink()
         eventually(lambda: _make_due(engine))
         exporter.wait_for("differences", stream=1, comparison="files", counts={"missing-file": 1})
+        exporter.wait_for("report kept", stream=1, comparison="files")
         eventually((tmp_path / "told").exists)
         told = json.loads((tmp_path / "told").read_text())
         assert told["findings"][0]["kind"] == "missing-file"
         assert exporter.stop(signal.SIGTERM) == 0
     (one, _) = cli.json("stream", "show", "1")["reconciliations"]
     assert (one["level"], one["result"], one["running_since"]) == ("files", "differences", None)
+    (report,) = cli.json("report", "list", "--stream", "1")
+    assert (report["result"], report["counts"]) == ("differences", {"missing-file": 1})
+    assert cli.json("report", "list", "--flow", "flow-2") == []
 
 
 def _make_due(engine: sa.Engine) -> int:

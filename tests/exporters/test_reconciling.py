@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -137,6 +138,23 @@ def filled(site: Site, count: int = 3) -> int:
     site.wait(stream_id)
     site.stop(daemon)
     return stream_id
+
+
+def test_holds_no_session_while_nothing_runs(site: Site, clock: Clock) -> None:
+    """Between two turns it leaves the server's connections to those who export."""
+    stream_id = filled(site)
+    for engine in site.engines:
+        engine.dispose()
+    with running(site, clock, config=replace(QUICK, tick=3600)):
+        planned(site, stream_id)
+        eventually(lambda: sessions(site) == 1, what="only the session that asks")
+
+
+def sessions(site: Site) -> int:
+    """How many there are on the site's database."""
+    statement = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+    with site.engine.connect() as connection:
+        return int(connection.execute(statement).scalar_one())
 
 
 def test_runs_by_its_expressions(site: Site, clock: Clock) -> None:

@@ -194,6 +194,23 @@ def test_timeouts_under_load(database: Database, folder_place: Place, setting: s
     assert f"due to {setting.replace('_', ' ')}" in logs
 
 
+def test_what_lives_is_used_where_no_more_is_to_be_had(database: Database, user: str) -> None:
+    """After the server ended all of them and grants one only, that one serves everybody."""
+    engine = limited(database, user, pool_size=4)
+    for each in [engine.connect() for _ in range(4)]:
+        each.close()
+    database.cluster.execute(f"ALTER ROLE {user} CONNECTION LIMIT 1")
+    database.cluster.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s", user
+    )
+    with engine.connect():
+        for _ in range(3):
+            assert "no room" in failure(lambda: connect(engine)).message
+    for _ in range(8):
+        connect(engine)
+    engine.dispose()
+
+
 @pytest.mark.long
 def test_no_connection_left_under_load(database: Database, user: str, folder_place: Place) -> None:
     """Exporters work with the connections that they get; without any they wait, and say why."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from support.ledger_builder import Scene
 from support.stores import Place
 
-from auditstore.reconciliation import Scope, counting, patterns
+from auditstore.reconciliation import Scope, patterns, tallies
 from auditstore.reconciliation.comparison import compare_stream
 from auditstore.reconciliation.patterns import Pattern, Period, Sort, Tally
 
@@ -149,7 +149,7 @@ def test_long_spans_are_told_by_day_and_month(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More periods than a report may have make the step coarser; hours that differ stay hours."""
-    monkeypatch.setattr(counting, "MOST_PERIODS", 2)
+    monkeypatch.setattr(tallies, "MOST_PERIODS", 2)
     stream = scene.stream(max_events=2)
     for days in (0, 1, 40):
         scene.append(2, at=MORNING + timedelta(days=days))

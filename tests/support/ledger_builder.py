@@ -14,7 +14,15 @@ import sqlalchemy as sa
 from auditstore import EventRepository, streams
 from auditstore.ledger import LedgerFile
 from auditstore.objects import ObjectStore
-from auditstore.reconciliation import Finding, Kind, Restore, Scope, Summary, compare_stream
+from auditstore.reconciliation import (
+    Finding,
+    Kind,
+    Readers,
+    Restore,
+    Scope,
+    Summary,
+    compare_stream,
+)
 from auditstore.reconciliation.scope import Progress, Silent
 from auditstore.sql import ledger as ledger_sql
 from auditstore.sql import streams as streams_sql
@@ -143,6 +151,7 @@ class Scene:
         level: Any = "events",
         repair: bool = False,
         progress: Progress | None = None,
+        readers: Readers | None = None,
         **scope: Any,
     ) -> tuple[list[Finding], Summary]:
         """All findings of one comparison, and its summary."""
@@ -155,6 +164,7 @@ class Scene:
             report=findings.append,
             restore=self._restorer if repair else None,
             progress=progress or Silent(),
+            readers=readers,
         )
         return findings, summary
 

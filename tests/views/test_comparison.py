@@ -23,6 +23,7 @@ from support.views import append, compare, past
 from auditstore.layout import join
 from auditstore.objects import ObjectStore
 from auditstore.reconciliation import Finding, Kind
+from auditstore.reconciliation.patterns import Tally
 from auditstore.reconciliation.views import Pair, compare_views
 from auditstore.reconciliation.views.exports import ExportView
 from auditstore.reconciliation.views.importing import Importer
@@ -81,6 +82,72 @@ def test_each_difference_is_named(
     assert found[Kind.MISSING_EVENT].lead_id == "lead-1"
     assert (summary.events_expected, summary.events_matched, summary.events_rewritten) == (4, 2, 1)
     assert summary.differences == 3
+
+
+def test_a_changed_event_names_its_fields(
+    engine: sa.Engine, leadconduit: FakeLeadConduit, api_view: Make
+) -> None:
+    """Each with what kind of value stands on either side; values only where asked for, and a
+    number spelled otherwise is none."""
+    ours = past(lead="lead-7", ms=1, cost=2)
+    other = orjson.dumps(orjson.loads(ours) | {"outcome": "failure", "ms": 1.0, "cost": 3})
+    leadconduit.add(other)
+    append(engine, ours)
+
+    (masked,), _ = compare(engine, api_view())
+    assert (masked.type, masked.outcome, masked.lead_id) == ("recipient", "failure", "lead-7")
+    assert (masked.flow_id, masked.position) == ("flow-1", 1)
+    assert masked.object_key == f"event {id_of(ours)} of the API"
+    assert masked.fields is not None
+    changes = {each.path: each for each in masked.fields.changes}
+    assert changes.keys() == {"outcome", "cost"}
+    assert (changes["cost"].change, changes["cost"].expected_value) == ("changed", None)
+
+    (shown,), _ = compare(engine, api_view(), values=True)
+    assert shown.fields is not None
+    cost = next(each for each in shown.fields.changes if each.path == "cost")
+    assert (cost.expected, cost.expected_value, cost.found_value) == ("number", "3", "2")
+
+
+def test_a_row_of_columns_names_those_that_differ(engine: sa.Engine, tmp_path: Path) -> None:
+    """Also with the text of the cell, where values are asked for."""
+    ours = past(lead="lead-7")
+    append(engine, ours)
+    export = tmp_path / "events.csv"
+    export.write_text(
+        f"id,type,vars.flow.id,outcome,more\n{id_of(ours)},recipient,flow-1,failure,1\n"
+    )
+    (found,), summary = compare(engine, ExportView(export), values=True)
+    assert found.kind == Kind.CHANGED_EVENT
+    assert found.fields is not None
+    assert [(each.path, each.change, each.expected_value) for each in found.fields.changes] == [
+        ("more", "removed", '"1"'), ("outcome", "changed", '"failure"'),
+    ]  # fmt: skip
+    assert summary.pattern is not None
+    assert [sort.type for sort in summary.pattern.sorts] == ["recipient"]
+
+
+def test_both_sides_are_counted_by_hour_type_and_outcome(
+    engine: sa.Engine, leadconduit: FakeLeadConduit, api_view: Make
+) -> None:
+    """What is equal, changed, missing and unknown shows in its hour; what is not due does not."""
+    both, lost, changed = past(hours=50), past(hours=50, type="filter"), past(hours=30)
+    ours, young = past(hours=30, outcome="error"), snapshot()
+    other = orjson.dumps(orjson.loads(changed) | {"more": 1})
+    leadconduit.add(both, lost, other, young)
+    append(engine, both, changed, ours)
+
+    _, summary = compare(engine, api_view())
+
+    assert summary.pattern is not None
+    tallies = {(each.type, each.outcome): each.tally for each in summary.pattern.sorts}
+    assert tallies == {
+        ("recipient", "success"): Tally(2, 2, 1), ("filter", "success"): Tally(1, 0, 0),
+        ("recipient", "error"): Tally(0, 1, 0),
+    }  # fmt: skip
+    assert [each.tally for each in summary.pattern.periods] == [Tally(2, 1, 1), Tally(1, 2, 0)]
+    assert summary.pattern.periods[0].start == int(id_of(both)[:8], 16) // 3600 * 3600
+    assert summary.pattern.delay is None
 
 
 def test_young_events_are_not_due(
@@ -235,7 +302,8 @@ def test_a_bucket_that_leadconduit_filled(
     assert repetition.object_key in {repeat, key_of(place, twice)}
     assert repetition.event_id == id_of(twice)
     rest = [each for each in findings if each is not repetition]
-    assert sorted((each.kind.value, each.object_key) for each in rest) == sorted([
+    where = {each: each.object_key or f"position {each.position}" for each in rest}
+    assert sorted((each.kind.value, where[each]) for each in rest) == sorted([
         ("changed-event", key_of(place, changed)), ("changed-file", empty), ("changed-file", torn),
         *(("changed-file", each) for each in swaps), ("missing-event", position_of(engine, lost)),
         ("unknown-event", key_of(place, unknown)), ("unknown-file", foreign),

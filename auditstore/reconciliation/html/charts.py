@@ -73,8 +73,8 @@ class Chart:
     height: int = HEIGHT
 
 
-def over_time(pattern: Pattern) -> Chart | None:
-    """Events by when they were recorded: as they should be, not so, and more than expected."""
+def over_time(pattern: Pattern, *, by: str) -> Chart | None:
+    """Events by the time of ``by``: as they should be, not so, and more than expected."""
     if not pattern.periods:
         return None
     columns, width_in_steps = _columns(pattern.step, pattern.periods)
@@ -102,7 +102,7 @@ def over_time(pattern: Pattern) -> Chart | None:
                                 title))  # fmt: skip
     step = pattern.step if width_in_steps == 1 else f"{width_in_steps} {pattern.step}s"
     return Chart(
-        "Events by time of recording",
+        f"Events by time of {by}",
         f"{count} columns of one {step} each, from {moment(pattern.periods[0].start)} on; the "
         f"highest has {number(highest)} events.",
         tuple(bars),

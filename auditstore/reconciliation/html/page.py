@@ -12,7 +12,7 @@ from auditstore.reconciliation.html.charts import Chart
 from auditstore.reconciliation.html.wording import number, words
 from auditstore.reconciliation.patterns import Pattern
 from auditstore.reconciliation.replay import pattern
-from auditstore.reconciliation.report_text import seconds
+from auditstore.reconciliation.report_text import seconds, time_of
 
 _VERDICTS: Final = {
     "reconciled": ("ok", "\u2713", "Everything is there, exactly as it was recorded."),
@@ -125,7 +125,7 @@ class Section:
         """By time, and the delays; none where nothing was counted."""
         if self.pattern is None:
             return ()
-        found = [charts.over_time(self.pattern)]
+        found = [charts.over_time(self.pattern, by=time_of(views=bool(self._values["views"])))]
         if self.pattern.delay is not None:
             found.append(charts.of_delays(self.pattern.delay))
         return tuple(chart for chart in found if chart is not None)

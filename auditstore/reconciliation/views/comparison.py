@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,17 @@ from sqlalchemy import Engine
 
 from auditstore.reconciliation.findings import Finding, Kind
 from auditstore.reconciliation.inventory import temporary_database
+from auditstore.reconciliation.patterns import Tally
 from auditstore.reconciliation.scope import Scope
+from auditstore.reconciliation.showing import LOOKED_AT, show_command
 from auditstore.reconciliation.summary import Summary
+from auditstore.reconciliation.tallies import Tallies, hour_of
 from auditstore.reconciliation.view import View as StreamView
 from auditstore.reconciliation.view import look
 from auditstore.reconciliation.views import sameness
+from auditstore.reconciliation.views.changes import Change, change_of
 from auditstore.reconciliation.views.importing import Importer, Refusal
+from auditstore.reconciliation.views.objects import object_of
 from auditstore.reconciliation.views.records import Key, Record, Trouble, View, Window
 from auditstore.reconciliation.views.spool import AGAINST, SOURCE, Side, Spool, Spooled
 from auditstore.reconciliation.views.verdicts import Judge, Verdict
@@ -56,16 +62,18 @@ def compare_views(
     done: Callable[[Summary, int], None],
     adopter: Importer | None = None,
     adopt: bool = False,
+    values: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Summary:
     """Compare two views; each finding goes to ``report`` at once, each round's sum to ``done``.
 
     With ``adopter`` the missing events of the source are appended to the outbox, which must be
     the second view, and then it is compared again; unless ``adopt`` is set it only says what it
-    would append. Returns the last round's sum. Raises where a view cannot be read to its end.
+    would append. ``values`` asks for those of fields that differ. Returns the last round's sum.
+    Raises where a view cannot be read to its end.
     """
     with temporary_database() as database:
-        comparison = Comparison(engine, pair, window, Spool(database), report, clock)
+        comparison = Comparison(engine, pair, window, database, report, clock, values=values)
         comparison.load()
         summary = comparison.compare(1, adopter, adopt=adopt)
         done(summary, 1)
@@ -84,14 +92,19 @@ class Comparison:
         engine: Engine,
         pair: Pair,
         window: Window,
-        spool: Spool,
+        database: sqlite3.Connection,
         report: Report,
         clock: Callable[[], float],
+        *,
+        values: bool,
     ) -> None:
         self._engine = engine
         self._pair = pair
         self._window = window
-        self._spool = spool
+        self._database = database
+        self._spool = Spool(database)
+        self._tallies = Tallies(database)
+        self._values = values
         self._report = report
         self._clock = clock
         self._began = clock()
@@ -135,11 +148,15 @@ class Comparison:
         """Report every difference; the sum of it."""
         self._round = number
         self._summary = self._new_summary()
+        self._tallies = Tallies(self._database)
         self._note_troubles()
+        for kind, events in self._spool.shared_kinds():
+            self._tallies.add({kind: Tally(events, events, events)})
         changed = self._note_changed()
         self._summary.events_matched = self._spool.matched() - changed
         self._note_missing(adopter, adopt=adopt)
         self._note_unknown()
+        self._summary.pattern = self._tallies.pattern()
         self._summary.seconds = self._clock() - self._began
         return self._summary
 
@@ -162,7 +179,7 @@ class Comparison:
                 self._note(
                     trouble.kind, f"{view.name}: {trouble.detail}", self._window.flow_id or "",
                     event_id=trouble.event_id, lead_id=trouble.lead_id, object_key=trouble.place,
-                    expected=trouble.expected, found=trouble.found,
+                    expected=trouble.expected, found=trouble.found, side=side,
                 )  # fmt: skip
 
     def _note_changed(self) -> int:
@@ -178,12 +195,12 @@ class Comparison:
             ours = self._payloads(self._pair.source, [one.record for one, _ in unclear])
             theirs = self._payloads(self._pair.against, [other.record for _, other in unclear])
             for one, other in unclear:
-                fields = _fields(one.record, ours, theirs)
-                if fields == []:
+                change = change_of(one.record, ours, theirs, values=self._values)
+                if change is None:
                     self._summary.events_rewritten += 1
                     continue
                 changed += 1
-                self._note_change(one.record, other.record, fields)
+                self._note_change(one.record, other.record, change)
         if self._summary.events_rewritten:
             self._note(
                 Kind.REWRITTEN,
@@ -194,15 +211,21 @@ class Comparison:
             )  # fmt: skip
         return changed
 
-    def _note_change(self, one: Record, other: Record, fields: list[str] | None) -> None:
-        place = one if self._pair.against.kind == "outbox" else other
+    def _note_change(self, one: Record, other: Record, change: Change) -> None:
+        names = {
+            name: value if (value := one.names[name]) is not None else other.names[name]
+            for name in one.names
+        }
+        if self._pair.against.kind != "outbox":
+            names["object_key"] = other.names["object_key"]
+        kind = (hour_of(one.made_at), names["type"], names["outcome"])
+        self._tallies.add({kind: Tally(0, 0, -1)})
         self._note(
             Kind.CHANGED_EVENT,
             f"{self._pair.source.name} and {self._pair.against.name} have the event with other "
-            f"content: {sameness.in_words(fields)}",
-            one.flow_id, event_id=one.event_id, lead_id=one.lead_id or other.lead_id,
-            position=one.position or other.position, object_key=place.place,
-            expected=one.sha256.hex(), found=other.sha256.hex(),
+            f"content: {change.in_words}",
+            one.flow_id, expected=one.sha256.hex(), found=other.sha256.hex(),
+            fields=change.fields, side=AGAINST, **names,
         )  # fmt: skip
 
     def _note_missing(self, adopter: Importer | None, *, adopt: bool) -> None:
@@ -221,9 +244,10 @@ class Comparison:
                     detail += f"; it cannot be appended: {refusal.detail}"
                 elif taken and not adopt:
                     detail += "; it would be appended"
+                self._count(record, verdict, Tally(expected=1))
                 self._note(
-                    verdict.kind, detail, record.flow_id, event_id=record.event_id,
-                    lead_id=verdict.lead_id, position=record.position, object_key=record.place,
+                    verdict.kind, detail, record.flow_id,
+                    **record.names | {"lead_id": verdict.lead_id},
                     expected=record.sha256.hex(), fixable=fixable and not record.partial,
                     repaired=taken and adopt,
                 )  # fmt: skip
@@ -234,11 +258,17 @@ class Comparison:
         for batch in self._spool.lonely(AGAINST, first=first, end=end):
             records = [record for record in batch if flows is None or record.flow_id in flows]
             for record, verdict in zip(records, judge.unknown(records), strict=True):
+                self._count(record, verdict, Tally(found=1))
                 self._note(
-                    verdict.kind, verdict.detail, record.flow_id, event_id=record.event_id,
-                    lead_id=verdict.lead_id, position=record.position, object_key=record.place,
-                    found=record.sha256.hex(),
+                    verdict.kind, verdict.detail, record.flow_id,
+                    **record.names | {"lead_id": verdict.lead_id},
+                    found=record.sha256.hex(), side=AGAINST,
                 )  # fmt: skip
+
+    def _count(self, record: Record, verdict: Verdict, tally: Tally) -> None:
+        # What is not due yet, or is not kept so long, is expected nowhere.
+        if verdict.kind.is_difference:
+            self._tallies.add({(hour_of(record.made_at), record.type, record.outcome): tally})
 
     def _adopt(
         self, adopter: Importer | None, records: Sequence[Record], verdicts: Sequence[Verdict]
@@ -297,7 +327,14 @@ class Comparison:
         )
         return found | dict(view.payloads(wanted))
 
-    def _note(self, kind: Kind, detail: str, flow_id: str, **fields: Any) -> None:
+    def _note(
+        self, kind: Kind, detail: str, flow_id: str, *, side: Side = SOURCE, **fields: Any
+    ) -> None:
+        """Report a finding; ``side`` is the one that its object lies on."""
+        key = fields.get("object_key")
+        if side == AGAINST and self._stream is not None and kind in LOOKED_AT and key is not None:
+            destination = self._stream.stream.destination
+            fields["command"] = show_command(destination, object_of(key))
         finding = Finding(kind, self._summary.stream_id, flow_id, detail, **fields)
         self._summary.counts[kind] += 1
         self._summary.repaired += finding.repaired
@@ -306,15 +343,6 @@ class Comparison:
 
 def _is_same(one: Spooled, other: Spooled) -> bool:
     return one.content is not None and one.content == other.content
-
-
-def _fields(record: Record, ours: dict[Key, bytes], theirs: dict[Key, bytes]) -> list[str] | None:
-    one, other = ours.get(record.key), theirs.get(record.key)
-    if one is None or other is None:
-        return None
-    if record.partial:
-        return sameness.differing_columns(one, other)
-    return sameness.differing_fields(one, other)
 
 
 def _repeated(record: Record, other: Spooled) -> Trouble:

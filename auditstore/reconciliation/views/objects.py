@@ -223,6 +223,11 @@ def unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
     return gunzip(whole) if start.startswith(_GZIP) else whole
 
 
+def object_of(place: str) -> str:
+    """The key of the object that a place is in."""
+    return _apart(place)[0]
+
+
 def _apart(place: str) -> tuple[str, int]:
     """An object's key and the line in it, from a place that was told."""
     key, separator, number = place.rpartition("#")

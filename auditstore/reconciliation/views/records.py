@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from auditstore.events import Event, FieldRefused, first_id_at
+from auditstore.events import Event, FieldRefused, first_id_at, id_time
 from auditstore.reconciliation.decoding import MAX_LINE_BYTES
 from auditstore.reconciliation.findings import Kind
 
@@ -71,6 +71,21 @@ class Record:
     partial: bool = False
     position: int | None = None
     recipient_event_id: str | None = None
+
+    @property
+    def made_at(self) -> datetime:
+        """The time in its id, to the second."""
+        return id_time(self.event_id)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a finding says of which event it is, and where."""
+        return {
+            "event_id": self.event_id, "lead_id": self.lead_id, "type": self.type,
+            "outcome": self.outcome, "position": self.position,
+            # The outbox's place is its position.
+            "object_key": self.place if self.position is None else None,
+        }  # fmt: skip
 
     @property
     def key(self) -> Key:

@@ -61,8 +61,19 @@ def differing_columns(row: bytes, whole: bytes) -> list[str] | None:
     content = _parsed(whole)
     if content is None:
         return None
-    columns: dict[str, str] = json.loads(row)
-    return sorted(name for name, text in columns.items() if not _shows(text, _at(content, name)))
+    return sorted(name for name, text in cells(row).items() if not _shows(text, _at(content, name)))
+
+
+def cells(row: bytes) -> dict[str, str]:
+    """A partial event: the text in each column."""
+    found: dict[str, str] = json.loads(row)
+    return found
+
+
+def value_at(whole: bytes, path: str) -> Any:
+    """What a snapshot has at a dotted path, as JSON's own types; ``None`` for nothing."""
+    found = _at(json.loads(whole), path)
+    return None if found is _MISSING else found
 
 
 def in_words(fields: list[str] | None) -> str:

@@ -14,6 +14,8 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from auditstore.reconciliation.findings import Kind
+from auditstore.reconciliation.tallies import Key as Tallied
+from auditstore.reconciliation.tallies import hour_of
 from auditstore.reconciliation.views import sameness
 from auditstore.reconciliation.views.records import Key, Record, Trouble
 
@@ -39,7 +41,7 @@ _SCHEMA: Final = """
 CREATE TABLE records (
     side INTEGER NOT NULL, event_id TEXT NOT NULL, flow_id TEXT NOT NULL, lead_id TEXT,
     type TEXT, outcome TEXT, sha256 BLOB NOT NULL, content BLOB, place BLOB NOT NULL,
-    position INTEGER, partial INTEGER NOT NULL, recipient TEXT, payload BLOB
+    position INTEGER, partial INTEGER NOT NULL, recipient TEXT, payload BLOB, hour INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX records_key ON records (side, event_id, flow_id);
 CREATE TABLE troubles (
@@ -49,7 +51,8 @@ CREATE TABLE troubles (
 CREATE INDEX records_lead ON records (side, lead_id, event_id) WHERE lead_id IS NOT NULL;
 """
 _INSERT: Final = (
-    f"INSERT OR IGNORE INTO records ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # constants
+    f"INSERT OR IGNORE INTO records ({_COLUMNS}, hour)"  # noqa: S608  # constants
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # In the order of ids; the other side has none of the same flow and id.
 _LONELY: Final = (
@@ -94,6 +97,7 @@ class Spool:
                 side, record.event_id, record.flow_id, record.lead_id, record.type, record.outcome,
                 record.sha256, content, record.place.encode(errors="surrogateescape"),
                 record.position, record.partial, record.recipient_event_id, payload,
+                hour_of(record.made_at),
             ),
         )  # fmt: skip
         return None if done.rowcount else self._at(side, record.key)
@@ -152,6 +156,18 @@ class Spool:
                 SOURCE,
             )[0]
         )
+
+    def shared_kinds(self) -> Iterator[tuple[Tallied, int]]:
+        """How many events of each hour, type and outcome both sides have, whatever their content.
+
+        A table of some columns may not say of which type an event is; the other side does.
+        """
+        for hour, kind, outcome, events in self._database.execute(
+            "SELECT s.hour, coalesce(s.type, a.type), coalesce(s.outcome, a.outcome), count(*)"
+            " FROM records s JOIN records a ON a.side = 1 AND a.event_id = s.event_id"
+            " AND a.flow_id = s.flow_id WHERE s.side = 0 GROUP BY 1, 2, 3"
+        ):
+            yield (hour, kind, outcome), events
 
     def lonely(self, side: Side, *, first: str, end: str) -> Iterator[list[Record]]:
         """The events that only this side has, from ``first`` to before ``end``, in batches."""

@@ -5,38 +5,25 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any
 
 from sqlalchemy import Connection
 
-from auditstore import database
 from auditstore.reconciliation import Scope, kept
 from auditstore.reconciliation.document import About, canonical
 from auditstore.reconciliation.replay import replay
 from auditstore.reconciliation.report_csv import CsvReport
 from auditstore.reconciliation.report_text import TextReport
 from auditstore.reconciliation.reports import ReportFormat
-from auditstore.sql import server
 from auditstore.web.console.reconcile_jobs import ReconcileJob
 
 
 def about(connection: Connection, flow_id: str, scope: Scope, actor: str) -> About:
     """What a report says of itself; DatabaseRefused if it could not be kept."""
     kept.check_may_keep(connection)
-    return About(
-        started_at=server.clock(connection),
-        actor=actor,
-        database_user=server.session_user(connection),
-        versions={
-            "auditstore": version("auditstore"),
-            "schema": str(database.schema_revision(connection)),
-            "server": server.full_version(connection),
-        },
-        scope={
-            "level": scope.level, "since": scope.since, "until": scope.until, "flow": flow_id,
-            "stream": None, "repair": "no", "views": None,
-        },
+    return kept.about(
+        connection, actor=actor, level=scope.level, since=scope.since, until=scope.until,
+        flow=flow_id,
     )  # fmt: skip
 
 
