@@ -16,7 +16,7 @@ from support.ledger_builder import FLOW
 from auditstore import EventRepository, streams
 from auditstore.layout import event_key
 from auditstore.ledger import LedgerFile
-from auditstore.reconciliation import Finding, Scope, Summary, compare_stream
+from auditstore.reconciliation import Finding, Readers, Scope, Summary, Workers, compare_stream
 from auditstore.sql import ledger as ledger_sql
 from auditstore.streams import Limits, NewStream, Stream
 from exporters.once import export_once
@@ -68,12 +68,15 @@ class World:
 
     # --- comparing, damaging, mending -------------------------------------------------
 
-    def compare(self, level: Level) -> tuple[Counter[Sighting], Summary]:
-        """What the product finds, and its sum."""
+    def compare(
+        self, level: Level, workers: Workers | None = None
+    ) -> tuple[Counter[Sighting], Summary]:
+        """What the product finds, and its sum; with ``workers`` the files are read ahead."""
         findings: list[Finding] = []
         summary = compare_stream(
-            self.engine, self.stream_id, self.hands.open, Scope(level), report=findings.append
-        )
+            self.engine, self.stream_id, self.hands.open, Scope(level), report=findings.append,
+            readers=None if workers is None else Readers(workers),
+        )  # fmt: skip
         return Counter(map(Sighting.of, findings)), summary
 
     def become(self, picture: Picture) -> None:
