@@ -26,7 +26,11 @@ _LIBRARIES: Final = {
     # It warns of each tick that a slow database makes it skip, ten a second.
     "apscheduler": logging.ERROR,
     "exporter": logging.INFO,
+    "reconciling": logging.INFO,
+    "hooks": logging.INFO,
     "auditstore": logging.INFO,
+    # SQLAlchemy speaks under the name of the class that it finds.
+    "auditstore.database.LivingPool": logging.WARNING,
 }
 
 

@@ -93,7 +93,7 @@ def renew(connection: Connection, *, daemon_id: str, ttl: float) -> list[int]:
             " SET lease_until = clock_timestamp() + make_interval(secs => :ttl)"
             " WHERE stream_id IN (SELECT stream_id FROM auditstore.streams"
             "   WHERE lease_owner = :daemon_id AND lease_until > clock_timestamp() AND enabled"
-            "   FOR UPDATE SKIP LOCKED)"
+            "   FOR NO KEY UPDATE SKIP LOCKED)"
         ),
         {"daemon_id": daemon_id, "ttl": ttl},
     )
@@ -116,7 +116,7 @@ def acquire(connection: Connection, *, daemon_id: str, ttl: float, limit: int) -
             " lease_until = clock_timestamp() + make_interval(secs => :ttl)"
             " WHERE stream_id IN (SELECT stream_id FROM auditstore.streams"
             "   WHERE enabled AND (lease_until IS NULL OR lease_until <= clock_timestamp())"
-            "   ORDER BY stream_id LIMIT :limit FOR UPDATE SKIP LOCKED)"
+            "   ORDER BY stream_id LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)"
             " RETURNING stream_id"
         ),
         {"daemon_id": daemon_id, "ttl": ttl, "limit": limit},

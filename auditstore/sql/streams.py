@@ -58,7 +58,8 @@ def get(connection: Connection, stream_id: int, *, lock: bool = False) -> Any | 
     """One stream's row; with ``lock`` until the end of the transaction."""
     statement = select(*_COLUMNS).select_from(_JOINED).where(streams.c.stream_id == stream_id)
     if lock:
-        statement = statement.with_for_update(of=streams)
+        # FOR NO KEY UPDATE: whoever only refers to the stream, as a schedule does, is in no way.
+        statement = statement.with_for_update(of=streams, key_share=True)
     return connection.execute(statement).one_or_none()
 
 

@@ -150,6 +150,16 @@ def test_holds_no_session_while_nothing_runs(site: Site, clock: Clock) -> None:
         eventually(lambda: sessions(site) == 1, what="only the session that asks")
 
 
+def test_a_planner_that_is_paused_keeps_no_stream_from_being_exported(site: Site) -> None:
+    """Its transaction only refers to the streams: others lease them, seal and record."""
+    stream_id = site.add()
+    site.append(stream_id)
+    with site.engine.begin() as paused:
+        schedules.plan(paused, [schedules.Planned(stream_id, "files", "0 * * * *", None)])
+        site.start()
+        site.wait(stream_id)
+
+
 def sessions(site: Site) -> int:
     """How many there are on the site's database."""
     statement = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
