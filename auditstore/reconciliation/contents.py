@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 from auditstore.ledger import Delivery, LedgerFile
 from auditstore.reconciliation.decoding import Line, Lines, Undecodable, gunzip
@@ -13,6 +14,8 @@ from auditstore.reconciliation.explain import Explanation
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
 from auditstore.sql.comparison import Entry
+
+_OUTBOX_ALTERED: Final = "the object is as delivered: the outbox was altered since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +42,16 @@ def compare_lines(job: Job, row: LedgerFile, delivery: Delivery) -> bool:
         note_changed(job, row, f"its events cannot be compared: {error}")
         return False
     if reading is None:
+        note_altered(job, row)
         note_changed(job, row, "the object went away while it was being compared")
         return False
     summary.events_found += reading.lines
     is_delivered = reading.content == delivery.content_sha256
+    if is_delivered and reading.stored != delivery.object_sha256:
+        note_recompressed(job, row, delivery, reading.stored)
     if reading.agrees and is_delivered:
         summary.events_matched += reading.lines
         job.counting.whole(matched=True)
-        if reading.stored != delivery.object_sha256:
-            note_recompressed(job, row, delivery, reading.stored)
         return True
     with Explanation(job, row) as explanation:
         explanation.take_entries(job.entries(sealed.first_position, sealed.last_position))
@@ -62,25 +66,37 @@ def compare_lines(job: Job, row: LedgerFile, delivery: Delivery) -> bool:
                 why += "; its events are not in order"
             note_changed(job, row, why, expected=delivery.content_sha256, found=reading.content)
         explanation.report(
-            side="the object is as delivered: the outbox was altered since"
+            side=_OUTBOX_ALTERED
             if is_delivered
             else "the object was altered since it was delivered"
         )
     return is_delivered
 
 
-def explain_object(job: Job, row: LedgerFile, entry: Entry, key: str, found: bytes) -> None:
-    """Report an object that holds one event, and not the bytes it should."""
-    note_changed(
-        job, row, "the object does not hold the event's snapshot",
-        key=key, entry=entry, expected=entry.sha256, found=found,
-    )  # fmt: skip
+def explain_object(
+    job: Job, row: LedgerFile, entry: Entry, key: str, found: bytes, *, is_delivered: bool
+) -> None:
+    """Report an object of one event that is not as the outbox has it.
+
+    ``is_delivered`` says that the file's objects are what was delivered, as the ledger proves.
+    """
+    if not is_delivered:
+        note_changed(
+            job, row, "the object does not hold the event's snapshot",
+            key=key, entry=entry, expected=entry.sha256, found=found,
+        )  # fmt: skip
+    elif not job.reads_events:
+        job.recorder.note(
+            Kind.OUTBOX_DIFFERS, f"the event is not what was delivered; {_OUTBOX_ALTERED}",
+            sequence=row.sealed.sequence, object_key=key,
+            expected=entry.sha256.hex(), found=found.hex(), **entry.names,
+        )  # fmt: skip
     if job.reads_events:
         with Explanation(job, row, key=key) as explanation:
             explanation.take_entries(iter((entry,)))
             explanation.take_lines(whole(job, key))
             explanation.count()
-            explanation.report(side="object and outbox differ")
+            explanation.report(side=_OUTBOX_ALTERED if is_delivered else "object and outbox differ")
 
 
 def lines(job: Job, key: str) -> Iterator[Line]:
@@ -124,15 +140,18 @@ def _read(job: Job, row: LedgerFile) -> _Reading | None:
         unended = splitter.unended
         yield from splitter.rest()
 
-    for line in chain(found(), last()):
-        count += 1
-        entry = next(entries, None)
-        if entry is not None:
-            note_if_altered(job, row, entry)
-        agrees = agrees and entry is not None and entry.sha256 == line.sha256
-    for entry in entries:
-        note_if_altered(job, row, entry)
-        agrees = False
+    try:
+        for line in chain(found(), last()):
+            count += 1
+            entry = next(entries, None)
+            if entry is not None:
+                note_if_altered(job, row, entry)
+            agrees = agrees and entry is not None and entry.sha256 == line.sha256
+    except Undecodable:
+        # What was altered in the outbox is found all the same.
+        note_altered(job, row, entries)
+        raise
+    agrees = note_altered(job, row, entries) == 0 and agrees
     return _Reading(
         stored.digest(), content.digest(), count, agrees=agrees and not unended, unended=unended
     )
@@ -141,13 +160,32 @@ def _read(job: Job, row: LedgerFile) -> _Reading | None:
 # --- findings -----------------------------------------------------------------------
 
 
-def note_if_altered(job: Job, row: LedgerFile, entry: Entry) -> None:
-    """Report an event whose payload in the outbox is not what its own hash says."""
+def note_altered(job: Job, row: LedgerFile, entries: Iterator[Entry] | None = None) -> int:
+    """Report those of a file's events, or of the rest of them, that were altered in the outbox.
+
+    Return how many were looked at.
+    """
+    if entries is None:
+        sealed = row.sealed
+        entries = job.entries(sealed.first_position, sealed.last_position, verify=True)
+    count = 0
+    for entry in entries:
+        note_if_altered(job, row, entry)
+        count += 1
+    return count
+
+
+def note_if_altered(job: Job, row: LedgerFile | None, entry: Entry) -> None:
+    """Report an event whose payload in the outbox is not what its own hash says.
+
+    ``row`` is its file, ``None`` where it is in none.
+    """
     if entry.intact is False:
         job.recorder.note(
             Kind.OUTBOX_DIFFERS,
             "the event's payload in the outbox is not what its hash says",
-            sequence=row.sealed.sequence, object_key=row.sealed.object_key,
+            sequence=None if row is None else row.sealed.sequence,
+            object_key=None if row is None else row.sealed.object_key,
             expected=entry.sha256.hex(), **entry.names,
         )  # fmt: skip
 

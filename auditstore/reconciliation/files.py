@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from auditstore.errors import AuditStoreError
 from auditstore.layout import event_key
@@ -19,6 +20,8 @@ from auditstore.reconciliation.patterns import Tally
 from auditstore.reconciliation.reading_ahead import Found
 from auditstore.reconciliation.tallies import Key, hour_of
 from auditstore.sql.comparison import Entry
+
+_DIFFERING: Final = "CREATE TABLE differing (position INTEGER PRIMARY KEY, sha256 BLOB NOT NULL)"
 
 
 def compare_file(job: Job, case: Case, delivery: Delivery, found: Found | None = None) -> None:
@@ -45,6 +48,8 @@ def _compare_object(job: Job, case: Case, delivery: Delivery) -> None:
     row, sealed, summary = case.row, case.row.sealed, job.summary
     if case.info is None:
         _note_missing(job, _Repair(job, row), row, sealed.object_key)
+        if job.reads_events:
+            contents.note_altered(job, row)
         return
     summary.files_found += 1
     if job.reads_events:
@@ -95,13 +100,17 @@ def _hash(chunks: Iterator[bytes] | None) -> bytes | None:
 
 @dataclass(slots=True)
 class _Outcome:
-    """What the objects of a file came to; the digests are over all of them, end to end."""
+    """What the objects of a file came to; the digests are over all of them, end to end.
+
+    Those that differ from the outbox are kept aside on disk until the last one was read: only
+    then it shows which side was altered.
+    """
 
     expected: int = 0
     found: int = 0
     matched: int = 0
     tallies: dict[Key, Tally] = field(default_factory=dict)
-    size: int = 0
+    differing: int = 0
     content: hashlib._Hash = field(default_factory=hashlib.sha256)
     objects: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -121,12 +130,13 @@ def _compare_objects(job: Job, row: LedgerFile, delivery: Delivery) -> None:
     summary.events_found += outcome.found
     summary.events_matched += outcome.matched
     job.counting.add(outcome.tallies)
-    if outcome.matched < outcome.expected:
-        return
-    told = (delivery.content_sha256, delivery.object_sha256, delivery.object_bytes)
-    is_told = (outcome.content.digest(), outcome.objects.digest(), outcome.size) == told
-    summary.files_matched += is_told
-    if not is_told and outcome.expected == sealed.event_count:
+    told = (delivery.content_sha256, delivery.object_sha256)
+    is_delivered = (outcome.content.digest(), outcome.objects.digest()) == told
+    summary.files_matched += is_delivered
+    if outcome.differing:
+        _explain_objects(job, row, is_delivered=is_delivered)
+    agree = outcome.matched == outcome.expected
+    if agree and not is_delivered and outcome.expected == sealed.event_count:
         # A count that differs was reported with the ledger's ranges.
         job.recorder.note(
             Kind.OUTBOX_DIFFERS,
@@ -139,12 +149,22 @@ def _compare_objects(job: Job, row: LedgerFile, delivery: Delivery) -> None:
         )
 
 
+def _explain_objects(job: Job, row: LedgerFile, *, is_delivered: bool) -> None:
+    """Report the objects that differ; nothing but damage reads the file's events again."""
+    for entry in job.entries(row.sealed.first_position, row.sealed.last_position):
+        kept = job.database.execute(
+            "SELECT sha256 FROM differing WHERE position = ?", (entry.position,)
+        ).fetchone()
+        if kept is not None:
+            key = _key(job, entry)
+            contents.explain_object(job, row, entry, key, kept[0], is_delivered=is_delivered)
+    job.database.execute("DROP TABLE differing")
+
+
 def _compare_event(
     job: Job, row: LedgerFile, entry: Entry, outcome: _Outcome, repair: _Repair
 ) -> None:
-    key = event_key(
-        prefix=job.stream.destination.prefix, lead_id=entry.lead_id, event_id=entry.event_id
-    )
+    key = _key(job, entry)
     chunks = job.read(key) if job.may_be_there(key) else None
     if chunks is None:
         _note_missing(job, repair, row, key, entry)
@@ -155,7 +175,6 @@ def _compare_event(
         digest.update(chunk)
         outcome.content.update(chunk)
         outcome.objects.update(chunk)
-        outcome.size += len(chunk)
     outcome.content.update(b"\n")
     is_same = digest.digest() == entry.sha256
     if is_same or not job.reads_events:
@@ -165,7 +184,18 @@ def _compare_event(
     if is_same:
         outcome.matched += 1
     else:
-        contents.explain_object(job, row, entry, key, digest.digest())
+        if not outcome.differing:
+            job.database.execute(_DIFFERING)
+        outcome.differing += 1
+        job.database.execute(
+            "INSERT INTO differing VALUES (?, ?)", (entry.position, digest.digest())
+        )
+
+
+def _key(job: Job, entry: Entry) -> str:
+    return event_key(
+        prefix=job.stream.destination.prefix, lead_id=entry.lead_id, event_id=entry.event_id
+    )
 
 
 # --- putting files back -------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from auditstore.ledger import GENESIS, LedgerFile, row_hash
+from auditstore.reconciliation.contents import note_if_altered
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.job import Job
 from auditstore.reconciliation.parts import Doubt
@@ -183,8 +184,9 @@ def _check_coverage(job: Job, gaps: list[tuple[int, int]]) -> None:
     with job.engine.connect() as connection:
         found = sql.range_summaries(connection, job.stream.flow_id, parts)
     for (low, high), (count, _) in zip(parts, found, strict=True):
-        for entry in job.entries(low, high) if count else ():
+        for entry in job.entries(low, high, verify=job.reads_events) if count else ():
             if job.scope.holds(entry.recorded_at):
+                note_if_altered(job, None, entry)
                 job.recorder.note(
                     Kind.MISSING_EVENT,
                     "the event lies in no file's range though it was appended while the stream "

@@ -76,6 +76,90 @@ def test_payload_altered_without_its_hash(scene: Scene, form: str) -> None:
     assert (found.kind, found.event_id) == (Kind.OUTBOX_DIFFERS, ids[3])
 
 
+@pytest.mark.parametrize("body", [None, b"no gzip"], ids=["missing", "unreadable"])
+def test_payload_altered_beside_a_lost_file(scene: Scene, body: bytes | None) -> None:
+    """What was altered in the outbox is found though its file has nothing to say about it."""
+    stream = scene.stream()
+    ids = scene.append(4)
+    (file,) = scene.deliver(stream)
+    _alter_payload(scene, ids[3])
+    if body is None:
+        scene.vandal.delete(file.sealed.object_key)
+    else:
+        scene.vandal.write(file.sealed.object_key, body)
+
+    findings, _ = scene.compare(stream)
+    lost = Kind.MISSING_FILE if body is None else Kind.CHANGED_FILE
+    assert kinds(findings) == [lost, Kind.OUTBOX_DIFFERS]
+    assert ids[3] in {each.event_id for each in findings}
+
+
+def test_payload_altered_in_no_file(scene: Scene) -> None:
+    """An event whose ledger row is gone is missing, and its altered payload is told too."""
+    stream = scene.stream(max_events=2)
+    ids = scene.append(4)
+    scene.deliver(stream)
+    _alter_payload(scene, ids[0])
+    scene.tamper("DELETE FROM auditstore.files WHERE sequence = 1")
+
+    findings, _ = scene.compare(stream)
+    of_it = [each.kind for each in findings if each.event_id == ids[0] and not each.object_key]
+    assert sorted(of_it) == [Kind.MISSING_EVENT, Kind.OUTBOX_DIFFERS]
+
+
+@pytest.mark.parametrize("level", ["files", "events"])
+def test_event_altered_in_the_outbox_beside_its_object(scene: Scene, level: str) -> None:
+    """The ledger proves that the objects are what was delivered: none of them was changed."""
+    stream = scene.stream(format="json")
+    ids = scene.append(4)
+    scene.deliver(stream)
+    _alter_event(scene, ids[1])
+
+    (found,), summary = scene.compare(stream, level=level)
+    assert found.kind is (Kind.CHANGED_EVENT if level == "events" else Kind.OUTBOX_DIFFERS)
+    assert (found.event_id, found.sequence) == (ids[1], 1)
+    assert "the outbox was altered since" in found.detail
+    assert (summary.files_matched, summary.events_matched) == (1, 3)
+
+
+def test_recompressed_beside_an_altered_outbox(scene: Scene) -> None:
+    """That a file was compressed anew is told though the outbox differs from it."""
+    stream = scene.stream()
+    ids = scene.append(4)
+    (file,) = scene.deliver(stream)
+    scene.rewrite(file, scene.lines(file))
+    _alter_event(scene, ids[1])
+
+    assert kinds(scene.compare(stream)[0]) == [Kind.CHANGED_EVENT, Kind.RECOMPRESSED]
+
+
+def test_altered_size_in_the_ledger(scene: Scene) -> None:
+    """A row that tells another size than its objects have is a broken chain, and nothing else."""
+    stream = scene.stream(format="json")
+    scene.append(4)
+    scene.deliver(stream)
+    scene.tamper("UPDATE auditstore.files SET object_bytes = object_bytes + 1")
+
+    assert kinds(scene.compare(stream)[0]) == [Kind.BROKEN_CHAIN]
+
+
+def _alter_payload(scene: Scene, event_id: str) -> None:
+    scene.tamper(
+        "UPDATE auditstore.events SET payload = replace(payload::text, 'success', 'failure')::json"
+        " WHERE event_id = :id",
+        id=event_id,
+    )
+
+
+def _alter_event(scene: Scene, event_id: str) -> None:
+    _alter_payload(scene, event_id)
+    scene.tamper(
+        "UPDATE auditstore.events SET sha256 = sha256(convert_to(payload::text, 'UTF8'))"
+        " WHERE event_id = :id",
+        id=event_id,
+    )
+
+
 def test_repair_refuses_altered_content(scene: Scene) -> None:
     """A missing file that the outbox can no longer give is reported with the reason."""
     stream = scene.stream()

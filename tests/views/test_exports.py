@@ -129,9 +129,10 @@ GOOD = past()
         (b"just words\n", "lacks the columns id, type, outcome, vars.flow.id"),
         (b"id,id,type,outcome,vars.flow.id\n", "names a column twice: id"),
         (b'payload\n"{}', "line 2 is not CSV"), (b'payload\n"a"b\n', "line 2 is not CSV"),
-        (b"payload\n\xff\xfe\n", "not UTF-8"),
+        (b"payload\n\xff\xfe\n", "line 2 is not UTF-8"),
+        (b"id,type\xff\n", "line 1 is not UTF-8"),
     ],
-    ids=[f"case {number}" for number in range(16)],
+    ids=[f"case {number}" for number in range(17)],
 )  # fmt: skip
 def test_files_that_are_no_export(
     engine: sa.Engine, tmp_path: Path, content: bytes, words: str

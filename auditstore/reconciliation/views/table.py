@@ -36,14 +36,17 @@ def rows(
 ) -> Iterator[tuple[int, bytes | dict[str, str] | str]]:
     """The line on which each row ends, and its event, its cells by column, or what is wrong."""
     csv.field_size_limit(MAX_EVENT_BYTES)
-    text = io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8", newline="")
+    # What is no UTF-8 is told with its line: a strict decoder, which reads ahead, knows of none.
+    text = io.TextIOWrapper(
+        io.BufferedReader(raw), encoding="utf-8", errors="surrogateescape", newline=""
+    )
     reader = csv.reader(text, strict=True)
     try:
-        columns = [name.strip() for name in next(reader, [])]
+        columns = [name.strip() for name in _decoded(next(reader, []))]
         _check(columns, flow_id)
         place = columns.index(PAYLOAD) if PAYLOAD in columns else None
         for cells in reader:
-            if not cells:
+            if not _decoded(cells):
                 continue
             if len(cells) != len(columns):
                 yield reader.line_num, f"{len(cells)} cells where there are {len(columns)} columns"
@@ -53,8 +56,16 @@ def rows(
                 yield reader.line_num, dict(zip(columns, cells, strict=True))
     except csv.Error as error:
         raise Broken(f"line {reader.line_num} is not CSV: {error}") from error
-    except UnicodeDecodeError as error:
-        raise Broken(f"after line {reader.line_num} it is not UTF-8: {error.reason}") from error
+    except UnicodeEncodeError as error:
+        raise Broken(f"line {reader.line_num} is not UTF-8") from error
+
+
+def _decoded(cells: list[str]) -> list[str]:
+    """The cells; raise UnicodeEncodeError for bytes in them that are no text."""
+    for cell in cells:
+        if not cell.isascii():
+            cell.encode()
+    return cells
 
 
 def _check(columns: list[str], flow_id: str | None) -> None:
