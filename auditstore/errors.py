@@ -224,6 +224,12 @@ class ViewUnreadable(AuditStoreError):
     code = "view-unreadable"
 
 
+class ListingUnreadable(AuditStoreError):
+    """A listing of objects that cannot be read to its end, or is of another bucket."""
+
+    code = "listing-unreadable"
+
+
 class LeadConduitRefused(AuditStoreError):
     """LeadConduit says no until somebody changes something: the key, the address, the plan."""
 

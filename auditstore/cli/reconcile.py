@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from auditstore import streams
 from auditstore.cli.context import Session
 from auditstore.cli.display import harmless, note
+from auditstore.cli.inventory_option import inventory_option, opened_inventory
 from auditstore.cli.reconcile_report import ReportDesk
 from auditstore.cli.reconcile_views import Views, compare_chosen
 from auditstore.cli.repair import restorer
@@ -41,6 +42,7 @@ from auditstore.reconciliation import (
     compare_increment,
     compare_stream,
 )
+from auditstore.reconciliation.listing import Listing
 from auditstore.reconciliation.reports import (
     FORMATS,
     Report,
@@ -91,6 +93,7 @@ _MEBIBYTE: Final = 1024 * 1024
 @side_options
 @place_options
 @worker_options
+@inventory_option
 @click.option(
     "--incremental",
     is_flag=True,
@@ -118,6 +121,7 @@ def reconcile(
     no_keep: bool,
     incremental: bool,
     anew: bool,
+    inventory: str | None,
     **given: Any,
 ) -> None:
     """Compare the outbox, the ledger and the store, for what the streams covered.
@@ -139,14 +143,7 @@ def reconcile(
         raise click.UsageError("--anew goes with --incremental.")
     choice = WorkerChoice.taken_from(given)
     views = Views.taken_from(given, repair=repair)
-    if incremental and not views.is_usual:
-        raise click.UsageError(
-            "--incremental compares outbox, ledger and store, and no other view."
-        )
-    if not (choice.is_usual or views.includes_usual):
-        raise click.UsageError(
-            "--workers, --processes and --cluster read the buckets of this store's own streams."
-        )
+    _check_views(views, choice, incremental=incremental, inventory=inventory)
     how = "no" if not (repair or views.adopt) else "dry-run" if views.dry_run else "yes"
     desk = ReportDesk.opened(
         session, scope, views, flow_id, stream_id, repair=how, keep=not no_keep
@@ -154,8 +151,12 @@ def reconcile(
     chosen = partial(_chosen, session, flow_id, stream_id)
     usual = chosen() if views.includes_usual else []
     last_rounds = []
-    with choice.opened() as workers, written_to(output) as out:
-        compare = _Compare(incremental=incremental, anew=anew, workers=workers)
+    with (
+        choice.opened() as workers,
+        opened_inventory(session, inventory, usual) as listing,
+        written_to(output) as out,
+    ):
+        compare = _Compare(incremental, anew, workers, listing)
         report = open_report(form, out, desk.document, values=show_values)
         may_draw = output is not None or form == "text" or not sys.stdout.isatty()
         if not views.is_usual:
@@ -175,6 +176,24 @@ def reconcile(
         note(desk.receipt)
     desk.insist()
     ctx.exit(exit_code(last_rounds))
+
+
+def _check_views(
+    views: Views, choice: WorkerChoice, *, incremental: bool, inventory: str | None
+) -> None:
+    """Refuse what is only for this store's own streams where other views are compared."""
+    if incremental and not views.is_usual:
+        raise click.UsageError(
+            "--incremental compares outbox, ledger and store, and no other view."
+        )
+    if not (choice.is_usual or views.includes_usual):
+        raise click.UsageError(
+            "--workers, --processes and --cluster read the buckets of this store's own streams."
+        )
+    if inventory is not None and (incremental or not views.is_usual):
+        raise click.UsageError(
+            "--inventory goes with a whole comparison of outbox, ledger and store."
+        )
 
 
 def _chosen(session: Session, flow_id: str | None, stream_id: int | None) -> list[Stream]:
@@ -200,11 +219,12 @@ class _Compare:
     incremental: bool
     anew: bool
     workers: Workers | None
+    listing: Listing | None
 
     def of(self, number: int) -> Callable[..., Summary]:
         """The comparison of this round, called with everything but the scope."""
         if not self.incremental:
-            return compare_stream
+            return partial(compare_stream, listing=self.listing)
         return partial(_increment, anew=self.anew and number == 1)
 
     def readers(self, session: Session, stream: Stream) -> Readers | None:

@@ -19,6 +19,7 @@ from auditstore.reconciliation.findings import Finding
 from auditstore.reconciliation.inventory import Inventory, temporary_database
 from auditstore.reconciliation.job import Job, Restore
 from auditstore.reconciliation.ledger_walk import check_head, note_other_ledger, pages, walk
+from auditstore.reconciliation.listing import Listing
 from auditstore.reconciliation.parts import EVERYTHING, Part
 from auditstore.reconciliation.reading_ahead import cases
 from auditstore.reconciliation.scope import Progress, Scope, Silent
@@ -45,6 +46,7 @@ def compare_stream(
     dry_run: bool = False,
     pattern: bool = False,
     readers: Readers | None = None,
+    listing: Listing | None = None,
 ) -> Summary:
     """Compare one stream's outbox, ledger and store; each finding goes to ``report`` at once.
 
@@ -56,6 +58,7 @@ def compare_stream(
     that what ``restore`` gives writes nothing. ``pattern`` asks for the counts by hour, type and
     outcome and the delays of delivery too, which costs a look at each event's row.
     With ``readers`` files are read ahead by others; what is found, and in which order, is the same.
+    With ``listing`` the store is not listed, and what the listing lacks is asked for one by one.
     """
     began = clock()
     with translated():
@@ -69,7 +72,7 @@ def compare_stream(
                 recorder = Recorder(summary, report, view.stream.destination)
                 _compare(
                     engine, store, scope, view, recorder, progress, restorer, part,
-                    dry_run=dry_run, pattern=pattern, readers=readers,
+                    dry_run=dry_run, pattern=pattern, readers=readers, listing=listing,
                 )  # fmt: skip
             finally:
                 store.close()
@@ -90,14 +93,18 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
     dry_run: bool,
     pattern: bool,
     readers: Readers | None,
+    listing: Listing | None,
 ) -> None:
+    if listing is not None:
+        recorder.summary.listing = str(listing.made)
     with temporary_database() as database:
-        inventory = Inventory.of(database, _listing(store, view, part), progress)
+        objects = _listing(store if listing is None else listing, view, part)
+        inventory = Inventory.of(database, objects, progress)
         recorder.summary.objects_listed = len(inventory)
         counting = Counting(engine, view.stream.flow_id, database, active=pattern)
         job = Job(
             engine, store, scope, view, inventory, database, recorder, progress, restore, part,
-            counting, dry_run,
+            counting, dry_run, listing,
         )  # fmt: skip
         if part.doubt is not None:
             note_other_ledger(job, part.doubt)
@@ -107,11 +114,11 @@ def _compare(  # noqa: PLR0917  # called once, above, with what it says
         compare_unknown(job)
 
 
-def _listing(store: ObjectStore, view: View, part: Part) -> Iterator[ObjectInfo]:
+def _listing(objects: ObjectStore | Listing, view: View, part: Part) -> Iterator[ObjectInfo]:
     prefix = view.stream.destination.prefix
     if part.reach == "nothing":
         return iter(())
-    return store.list(join(prefix, "") if prefix else "", start_after=part.start_after)
+    return objects.list(join(prefix, "") if prefix else "", start_after=part.start_after)
 
 
 def _compare_files(job: Job, readers: Readers | None) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 try:
@@ -17,10 +18,22 @@ except ModuleNotFoundError:  # of an extra: without it reading takes longer, and
 MAX_LINE_BYTES: Final = 256 * 1024 * 1024
 _PIECE: Final = 256 * 1024
 _GZIP: Final = 16 + zlib.MAX_WBITS
+_MAGIC: Final = b"\x1f\x8b"
 
 
 class Undecodable(ValueError):
     """The object is not what its name says; the message says where it stops being it."""
+
+
+def unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The content, whether it is gzip or not, by its first bytes."""
+    start = b""
+    for chunk in chunks:
+        start += chunk
+        if len(start) >= len(_MAGIC):
+            break
+    whole = chain((start,), chunks) if start else iter(())
+    return gunzip(whole) if start.startswith(_MAGIC) else whole
 
 
 def gunzip(chunks: Iterable[bytes], *, quick: bool = False) -> Iterator[bytes]:

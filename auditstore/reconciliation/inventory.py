@@ -81,6 +81,25 @@ class Inventory:
         ).fetchone()
         return None if row is None else ObjectInfo(key=key, size=row[0], etag=row[1])
 
+    def below(self, prefix: str, *, start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """The objects whose keys begin with ``prefix``, in their order."""
+        after = _encode(prefix if start_after is None else max(prefix, start_after))
+        # The key that is the prefix itself is below it; what was to be started after is not.
+        sign = ">=" if start_after is None or start_after < prefix else ">"
+        start = _encode(prefix)
+        while True:
+            rows = self._database.execute(
+                f"SELECT key, size, etag FROM objects WHERE key {sign} ? ORDER BY key LIMIT ?",  # noqa: S608  # one of two signs
+                (after, _BATCH),
+            ).fetchall()
+            for key, size, etag in rows:
+                if not key.startswith(start):
+                    return
+                yield ObjectInfo(key=_decode(key), size=size, etag=etag)
+            if len(rows) < _BATCH:
+                return
+            after, sign = rows[-1][0], ">"
+
     def unknown_pages(self) -> Iterator[list[ObjectInfo]]:
         """The objects that nobody took, in pages and in the order of their keys."""
         after = b""

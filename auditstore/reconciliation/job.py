@@ -13,6 +13,7 @@ from auditstore.ledger import LedgerFile
 from auditstore.objects import ObjectInfo, ObjectStore
 from auditstore.reconciliation.counting import Counting
 from auditstore.reconciliation.inventory import Inventory
+from auditstore.reconciliation.listing import Listing
 from auditstore.reconciliation.parts import Part
 from auditstore.reconciliation.scope import Progress, Scope
 from auditstore.reconciliation.summary import Recorder, Summary
@@ -44,6 +45,7 @@ class Job:
     part: Part
     counting: Counting
     dry_run: bool = False
+    listing: Listing | None = None
 
     @property
     def stream(self) -> Stream:
@@ -63,11 +65,15 @@ class Job:
     def look_up(self, key: str) -> ObjectInfo | None:
         """An object as it was listed; the store is asked where the listing does not reach."""
         info = self.inventory.take(key)
-        return info if info is not None or self.part.lists(key) else self.store.head(key)
+        return info if info is not None or self._lists(key) else self.store.head(key)
 
     def may_be_there(self, key: str) -> bool:
         """Whether it is worth reading: it was listed, or the listing does not reach to it."""
-        return self.inventory.take(key) is not None or not self.part.lists(key)
+        return self.inventory.take(key) is not None or not self._lists(key)
+
+    def as_it_is(self, info: ObjectInfo) -> ObjectInfo | None:
+        """A listed object as it is now, where the listing is an old one; ``None`` if it went."""
+        return info if self.listing is None else self.store.head(info.key)
 
     def read(self, key: str) -> Iterator[bytes] | None:
         """An object's stored bytes, counted; ``None`` if it is not there any more."""
@@ -86,6 +92,10 @@ class Job:
             if len(page) < _PAGE:
                 return
             first = page[-1].position + 1
+
+    def _lists(self, key: str) -> bool:
+        # What a listing of earlier lacks may have come since.
+        return self.listing is None and self.part.lists(key)
 
     def _counted(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:

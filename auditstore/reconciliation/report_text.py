@@ -150,6 +150,8 @@ def _figures(summary: Summary) -> Iterator[str]:
         f"objects  {summary.objects_listed} listed, {summary.verification_objects} of them "
         f"connection tests, {summary.bytes_read} bytes read"
     )
+    if summary.listing:
+        yield f"listed   by {summary.listing}; what it lacks was asked for"
 
 
 def _before(summary: Summary) -> str:

@@ -55,6 +55,8 @@ class Summary:
     # Of a comparison of two views: which, and how many events are equal but for their spelling.
     views: str = ""
     events_rewritten: int = 0
+    # Which list of objects was gone by, where the store itself was not listed.
+    listing: str = ""
     error: AuditStoreError | None = None
 
     @property

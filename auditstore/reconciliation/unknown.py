@@ -48,8 +48,8 @@ def compare_unknown(job: Job) -> None:
         for info in page:
             if info.key.rpartition("/")[2].startswith(VERIFICATION_PREFIX):
                 job.summary.verification_objects += 1
-            elif info.key not in known:
-                _report(job, info)
+            elif info.key not in known and (there := job.as_it_is(info)) is not None:
+                _report(job, there)
 
 
 def _report(job: Job, info: ObjectInfo) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
+from support.inventories import inventory, row
 from support.ledger_builder import Scene
 from support.stores import Place
 
@@ -229,3 +230,50 @@ def test_options_that_do_not_go_together(run: Run) -> None:
     """A time filter would leave something out that is then taken for verified."""
     assert run("--incremental", "--since", "2026-01-01").exit_code == 2
     assert run("--anew").exit_code == 2
+
+
+def test_by_an_inventory(
+    engine: sa.Engine, database_url: str, s3_place: Place, tmp_path: Path
+) -> None:
+    """Beside the bucket or copied to a folder; the report names it. Folders need none."""
+    scene = Scene(engine, s3_place)
+    scene.stream()
+    scene.append(10)
+    scene.deliver(1)
+    bucket = s3_place.destination.bucket
+    with scene.opened() as store:
+        rows = [row(bucket, info) for info in store.list("")]
+    manifest, made = inventory(bucket, rows)
+    for name, body in made.items():
+        scene.vandal.write(name, body)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(body)
+    secret = s3_place.secret or {}
+    environment = {
+        "AUDITSTORE_DATABASE_URL": database_url,
+        "AWS_ACCESS_KEY_ID": secret["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": secret["secret_access_key"],
+        "AWS_REGION": "us-east-1",
+    }
+
+    def reconcile(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["reconcile", *arguments], env=environment)
+
+    for name in (f"s3://{bucket}/{manifest}", str(tmp_path / manifest)):
+        result = reconcile("--inventory", name)
+        assert result.exit_code == 0, result.output
+        assert f"listed   by {name}, made at 2026-11-24 01:00 UTC" in result.stdout
+        page = reconcile("--inventory", name, "--format", "html").stdout
+        assert "made at 2026-11-24 01:00 UTC" in page
+    wrong = reconcile("--inventory", str(tmp_path / "nothing.json"))
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "nothing.json is not there" in wrong.stderr
+    assert "goes with a whole comparison" in reconcile("--inventory", "x", "--incremental").stderr
+
+
+@pytest.mark.usefixtures("scene")
+def test_a_folder_needs_no_inventory(run: Run) -> None:
+    """It is listed faster than that."""
+    result = run("--inventory", "list.csv")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the stream goes to a folder" in result.stderr

@@ -7,17 +7,16 @@ ends too early is an error, since nobody knows what it lacks.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
 from auditstore.errors import ConfigurationError, ViewUnreadable
-from auditstore.reconciliation.decoding import Line, Lines, Undecodable
+from auditstore.reconciliation.byte_stream import ByteStream
+from auditstore.reconciliation.decoding import Line, Lines, Undecodable, unpacked
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.views import json_array, table
-from auditstore.reconciliation.views.objects import unpacked
 from auditstore.reconciliation.views.records import (
     MAX_EVENT_BYTES,
     Key,
@@ -77,7 +76,7 @@ class ExportView:
     def _array(self, content: Iterator[bytes]) -> Iterator[Record | Trouble]:
         number = 0
         try:
-            for number, snapshot in enumerate(json_array.elements(Stream(content)), start=1):
+            for number, snapshot in enumerate(json_array.elements(ByteStream(content)), start=1):
                 yield record_of(snapshot, self._place("item", number), flow_id=self._flow_id)
         except json_array.Broken as error:
             raise self._unreadable(f"the JSON array breaks after item {number}: {error}") from error
@@ -97,7 +96,7 @@ class ExportView:
 
     def _table(self, content: Iterator[bytes]) -> Iterator[Record | Trouble]:
         try:
-            for number, row in table.rows(Stream(content), flow_id=self._flow_id):
+            for number, row in table.rows(ByteStream(content), flow_id=self._flow_id):
                 place = self._place("line", number)
                 if isinstance(row, str):
                     yield Trouble(Kind.UNREADABLE_LINE, row, place)
@@ -117,31 +116,6 @@ class ExportView:
             hint="Export it again: a JSON array, one JSON event a line, or CSV; gzip or not. "
             "What was found by then is true, and not all.",
         )
-
-
-class Stream(io.RawIOBase):
-    """Pieces of bytes as a file that libraries read from."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        """The next bytes; 0 at the end."""
-        target = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # what io hands over is one
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        size = min(len(target), len(self._rest))
-        target[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
 
 
 def _peeked(content: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from typing import Final
 from urllib.parse import unquote
@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from auditstore.events import is_event_id
 from auditstore.layout import EVENT_TEMPLATE, encode_part, event_key, join
 from auditstore.objects import VERIFICATION_PREFIX, ObjectInfo, ObjectStore
-from auditstore.reconciliation.decoding import Line, Lines, Undecodable, gunzip
+from auditstore.reconciliation.decoding import Line, Lines, Undecodable, unpacked
 from auditstore.reconciliation.findings import Kind
 from auditstore.reconciliation.views.records import (
     MAX_EVENT_BYTES,
@@ -31,7 +31,6 @@ from auditstore.reconciliation.views.records import (
     record_of,
 )
 
-_GZIP: Final = b"\x1f\x8b"
 _READERS: Final = 8
 _AHEAD: Final = 64
 #: Larger objects are read alone, in pieces.
@@ -210,17 +209,6 @@ def _lines(key: str, chunks: Iterator[bytes]) -> Iterator[Line]:
     for line in splitter.rest():
         content = line.content.rstrip(b"\r\n") if one and line.content is not None else line.content
         yield replace(line, content=content)
-
-
-def unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The content, whether it is gzip or not, by its first bytes."""
-    start = b""
-    for chunk in chunks:
-        start += chunk
-        if len(start) >= len(_GZIP):
-            break
-    whole = chain((start,), chunks) if start else iter(())
-    return gunzip(whole) if start.startswith(_GZIP) else whole
 
 
 def object_of(place: str) -> str:
