@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from auditstore.errors import StoreUnavailable
 from auditstore.reconciliation import Finding, Kind, Summary, kept
@@ -97,14 +98,14 @@ def test_a_run_that_is_broken_off_leaves_nothing(schedule: Schedule) -> None:
     assert schedule.results == ["reconciled"]
 
 
-def test_what_cannot_be_kept_is_logged_and_tried_next_time(
-    schedule: Schedule, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_kept_is_logged_and_tried_next_time(schedule: Schedule) -> None:
     """The run itself goes on; the log says what to do."""
     with schedule.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE auditstore.reconciliations RENAME TO away"))
-    schedule.run()
-    assert "report not kept" in capsys.readouterr().out
+    with capture_logs() as log:
+        schedule.run()
+    assert [(each["event"], each["stream"]) for each in log] == [("report not kept", 7)]
+    assert "auditstore migrate" in log[0]["hint"]
     with schedule.engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE auditstore.away RENAME TO reconciliations"))
     schedule.run()
