@@ -99,6 +99,7 @@ class Daemon:
         self._jobs_over = threading.Condition()
         self._fence: Fence | None = None
         self._fence_connection: Connection | None = None
+        self._rests_until = 0.0
         self._waiting_for: str | None = None
         self._away_until = 0.0
         self._ticked_at = monotonic()
@@ -193,6 +194,7 @@ class Daemon:
                 job()
             except AuditStoreError as error:
                 self._away_until = self._monotonic() + 1.0
+                self._rests_until = 0.0
                 if self._waiting_for != error.code:
                     self._waiting_for = error.code
                     log.warning("waiting", code=error.code, cause=error.message, hint=error.hint)
@@ -233,13 +235,19 @@ class Daemon:
             behind = now_behind
 
     def _tick(self) -> None:
-        """Advance the fence, and give the streams that may have work to their threads."""
+        """Advance the fence, and give the streams that may have work to their threads.
+
+        Where the last look found nothing to do, the next one need not come at once.
+        """
+        now, before = self._monotonic(), self._safe
+        if now < self._rests_until:
+            return
         try:
             with translated():
                 fence, connection = self._connect_fence()
                 position = fence.advance()
                 self._safe = fence.safe
-                asked = self._tasks.look(self._monotonic(), position)
+                asked = self._tasks.look(now, position)
                 if asked:
                     waiting = events_sql.oldest_waiting(connection, asked, fence=position)
                     self._tasks.found(asked, waiting, position)
@@ -247,6 +255,8 @@ class Daemon:
             self._drop_fence()
             raise
         self._begin()
+        if fence.is_level and self._safe == before:
+            self._rests_until = now + self._tasks.rest(now)
 
     def _keep_leases(self) -> None:
         """Renew, take or give back leases so that live daemons share the streams evenly."""
@@ -275,6 +285,7 @@ class Daemon:
         self._leased_until = asked_at + ttl
         kept = self._tasks.keep(stream for stream in enabled if stream.stream_id in held)
         self._worker.forget_others(kept)
+        self._rests_until = 0.0  # a stream may be new, or changed
 
     def _make_partitions(self) -> None:
         period = self._config.partitions

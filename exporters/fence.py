@@ -71,6 +71,11 @@ class Fence:
         return self._monotonic() - self._safe_at
 
     @property
+    def is_level(self) -> bool:
+        """Whether all that was handed out is safe, so that only a new append can move it."""
+        return bool(self._marks) and self._marks[-1].position == self.position
+
+    @property
     def safe(self) -> SafePosition:
         """The newest safe position, with the run of the server that it is bound to."""
         return SafePosition(self.position, self._run or "")

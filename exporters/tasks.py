@@ -20,6 +20,10 @@ from exporters.worker import Outcome
 
 # A look that took long is not repeated soon: at most this part of the time is spent looking.
 _LOOKING: Final = 0.1
+# While nothing is to be done the outbox is looked at twice a second, or four times within the
+# shortest delay of a stream: a file's delay counts from its event, so it goes out no later.
+_LONGEST_REST: Final = 0.5
+_LOOKS_A_DELAY: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Tasks:
         self._waiting: dict[int, Task] = {}
         self._running: dict[int, Task] = {}
         self._slow: Counter[str] = Counter()
+        self._shortest_delay = 0.0
 
     def __len__(self) -> int:
         """How many streams are leased."""
@@ -87,7 +92,9 @@ class Tasks:
         What was changed since its work began is due at once.
         """
         leased = {stream.stream_id: stream for stream in mine}
+        delays = [stream.limits.max_delay for stream in leased.values()]
         with self._lock:
+            self._shortest_delay = min(delays, default=2 * _LONGEST_REST * _LOOKS_A_DELAY)
             for stream_id in self._tasks.keys() - leased.keys() - self._running.keys():
                 self._set_slow(self._tasks.pop(stream_id), slow=False)
                 self._waiting.pop(stream_id, None)
@@ -111,6 +118,19 @@ class Tasks:
         """Those of the streams on which no work runs."""
         with self._lock:
             return [stream_id for stream_id in stream_ids if stream_id not in self._running]
+
+    def rest(self, now: float) -> float:
+        """For how many seconds nothing needs to be looked at, where the fence does not move."""
+        with self._lock:
+            if self._waiting or self._running:
+                return 0.0
+            times = [
+                max(task.check_at, task.not_before)
+                for task in self._tasks.values()
+                if task.check_at is not None and not task.halted
+            ]
+            longest = min(_LONGEST_REST, self._shortest_delay / _LOOKS_A_DELAY)
+            return max(0.0, min(longest, min(times, default=now + longest) - now))
 
     def look(self, now: float, fence: int) -> list[int]:
         """Let those whose time has come wait for their turn; return the streams for which the

@@ -48,6 +48,26 @@ def test_a_quiet_flow_is_flushed_after_its_delay(site: Site) -> None:
     site.check()
 
 
+def test_an_idle_store_is_hardly_looked_at(site: Site) -> None:
+    """A few times a second instead of at each tick; what comes then is still in time."""
+    stream_id = site.add(max_delay=2.0)
+    daemon = site.start()
+    site.append(stream_id)
+    assert site.wait(stream_id) < 2.5
+    looks: list[str] = []
+
+    def listen(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        if "last_position" in statement:
+            looks.append(statement)
+
+    sa.event.listen(site.engines[-1], "before_cursor_execute", listen)
+    never(lambda: len(looks) > 12, during=1.0)
+    assert looks
+    site.append(stream_id)
+    assert site.wait(stream_id) < 2.5
+    site.stop(daemon)
+
+
 def test_a_full_file_goes_out_before_its_delay(site: Site) -> None:
     """Events that fill a file do not wait for an hour."""
     stream_id = site.add(max_delay=3600, max_events=5)

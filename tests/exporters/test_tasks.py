@@ -202,6 +202,21 @@ def test_a_long_look_is_not_repeated_soon(board: Board) -> None:
     assert board.begin() == [1]
 
 
+def test_rests_while_there_is_nothing_to_do(board: Board, made: list[Stream]) -> None:
+    """Half a second at most, less where a delay is short, and never past a stream's own time."""
+    assert board.tasks.rest(board.now) == 0.5
+    assert board.begin(1) == [1]
+    assert board.tasks.rest(board.now) == 0.0
+    board.finish(1, Outcome(due_in=600.0))
+    assert board.tasks.rest(board.now) == 0.25  # more may come for its file
+    soon = replace(made[2], limits=replace(made[2].limits, max_delay=0.4))
+    board.tasks.keep([*made[:2], soon, *made[3:]])
+    assert board.tasks.rest(board.now) == pytest.approx(0.1)
+    at_once = replace(soon, limits=replace(soon.limits, max_delay=0.0))
+    board.tasks.keep([*made[:2], at_once, *made[3:]])
+    assert board.tasks.rest(board.now) == 0.0
+
+
 def test_a_stream_that_moved_away_is_forgotten(board: Board, made: list[Stream]) -> None:
     """Once its work is over, and with what it made suspect."""
     board.begin(7)
