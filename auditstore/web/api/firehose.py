@@ -25,6 +25,7 @@ from auditstore.web.api.firehose_form import SCHEMES, Bucket, CredentialId, Pref
 from auditstore.web.api.places import insist_on_place
 from auditstore.web.api.problems import FieldFault, Refused, answers
 from auditstore.web.api.state import Api, FlowId, InApi, Text
+from auditstore.web.reach import credentials_for
 
 router = APIRouter(prefix="/firehose", tags=["LeadConduit"])
 
@@ -129,7 +130,7 @@ def _checked(api: Api, caller: Caller, asked: Place, secret: dict[str, str] | No
     insist_on_place(caller, place, has_secret=has_secret)
     check_encryption(place.endpoint_url, {})
     if asked.credential_id is not None:
-        secret = _kept(api, asked)
+        secret = _kept(api, caller, asked)
     try:
         store = open_store(
             place, region=asked.region or None if asked.service == "aws" else None,
@@ -148,10 +149,11 @@ def _checked(api: Api, caller: Caller, asked: Place, secret: dict[str, str] | No
     return Checked(validated=True, verification_file=True, verification_key=done.key)
 
 
-def _kept(api: Api, asked: Place) -> Any:
+def _kept(api: Api, caller: Caller, asked: Place) -> Any:
     with api.reading() as connection:
         number = int(asked.credential_id or 0)
-        kinds = {each.credential_id: each.kind for each in credentials.find(connection)}
+        known = credentials_for(connection, caller.flows)
+        kinds = {each.credential_id: each.kind for each in known}
         if kinds.get(number) != SCHEMES[asked.service]:
             raise Refused(
                 422, "configuration",

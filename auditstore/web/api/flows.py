@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from fastapi import APIRouter, Path, Query
 from sqlalchemy import Connection
 
-from auditstore import credentials, streams
+from auditstore import streams
 from auditstore.destinations import Destination
 from auditstore.errors import ConfigurationError, NotFound
 from auditstore.sql.console import newest_of_flows
@@ -27,13 +27,14 @@ from auditstore.web.api.firehose_form import (
 from auditstore.web.api.places import insist_on_place
 from auditstore.web.api.problems import FieldFault, Refused, answers
 from auditstore.web.api.state import FlowId, InApi
+from auditstore.web.reach import credentials_for
 
 router = APIRouter(prefix="/flows", tags=["LeadConduit"])
 
 Flow = Annotated[FlowId, Path(description="The flow's id.")]
 
 
-@router.get("/{flow_id}", responses=answers())
+@router.get("/{flow_id:path}", responses=answers())
 def get_flow(
     api: InApi, caller: Viewer, flow_id: Flow,
     firehose: Annotated[
@@ -46,7 +47,7 @@ def get_flow(
         return _shown(connection, flow_id, older=firehose == "older")
 
 
-@router.put("/{flow_id}", responses=answers(409))
+@router.put("/{flow_id:path}", responses=answers(409))
 def put_flow(api: InApi, caller: Operator, flow_id: Flow, given: FlowToSet) -> FlowShown:
     """Set a flow's firehose: all that it asks for, or nothing.
 
@@ -88,7 +89,7 @@ def _set(
         if place is not None:
             _add(connection, caller, flow_id, place, asked, now)
         return
-    settings = _settings(connection, asked, target)
+    settings = _settings(connection, caller, asked, target)
     if settings:
         endpoint = settings.get("endpoint_url", target.endpoint_url)
         insist_on_place(
@@ -133,13 +134,16 @@ def _given(asked: Asked, name: str, before: Any) -> Any:
     return (getattr(asked.values, name) or None) if name in asked.given else before
 
 
-def _credential_id(connection: Connection, asked: Asked, before: int | None) -> int | None:
+def _credential_id(
+    connection: Connection, caller: Caller, asked: Asked, before: int | None
+) -> int | None:
     number = asked.values.credential_id
     if "credential_id" not in asked.given:
         return before
     if number is None:
         return None
-    found = [each for each in credentials.find(connection) if str(each.credential_id) == number]
+    known = credentials_for(connection, caller.flows)
+    found = [each for each in known if str(each.credential_id) == number]
     kind = SCHEMES[asked.service]
     if not found or found[0].kind != kind:
         _refuse(asked, "credential_id", f"there is no {kind} credential number {number}",
@@ -147,11 +151,13 @@ def _credential_id(connection: Connection, asked: Asked, before: int | None) -> 
     return found[0].credential_id
 
 
-def _settings(connection: Connection, asked: Asked, target: Stream) -> dict[str, Any]:
+def _settings(
+    connection: Connection, caller: Caller, asked: Asked, target: Stream
+) -> dict[str, Any]:
     wanted = {
         "endpoint_url": _given(asked, "endpoint_url", target.endpoint_url),
         "region": _given(asked, "region", target.region),
-        "credential_id": _credential_id(connection, asked, target.credential_id),
+        "credential_id": _credential_id(connection, caller, asked, target.credential_id),
     }
     before = {name: getattr(target, name) for name in wanted}
     return {name: value for name, value in wanted.items() if value != before[name]}
@@ -171,7 +177,7 @@ def _add(  # noqa: PLR0917  # called once, above, with what it says
     new = NewStream(
         flow_id=flow_id, url=place.url, endpoint_url=place.endpoint_url,
         region=_given(asked, "region", now.region if now else None),
-        credential_id=_credential_id(connection, asked, now.credential_id if now else None),
+        credential_id=_credential_id(connection, caller, asked, now.credential_id if now else None),
         enabled=asked.enabled, **kept,
     )  # fmt: skip
     insist_on_place(caller, place, has_secret=new.credential_id is not None, before=now)

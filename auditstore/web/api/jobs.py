@@ -20,7 +20,7 @@ from auditstore.web.api.state import Api, FlowId, InApi
 from auditstore.web.console import reconcile_reports
 from auditstore.web.console.reconcile_jobs import ReconcileJob
 
-router = APIRouter(prefix="/flows/{flow_id}/reconciliations", tags=["Reconciliations"])
+router = APIRouter(prefix="/flows/{flow_id:path}/reconciliations", tags=["Reconciliations"])
 
 Flow = Annotated[FlowId, Path(description="The flow's id.")]
 JobId = Annotated[

@@ -18,6 +18,7 @@ from auditstore.web.api.auth import Caller, Operator, Viewer
 from auditstore.web.api.places import insist_on_place
 from auditstore.web.api.problems import answers
 from auditstore.web.api.state import FlowId, InApi, Text
+from auditstore.web.reach import insist_on_credential
 
 router = APIRouter(prefix="/streams", tags=["Streams"])
 
@@ -131,6 +132,7 @@ def add_stream(api: InApi, caller: Operator, given: StreamToAdd) -> StreamShown:
     name = values.pop("credential")
     limits = Limits(**{each: values.pop(each) for each in ("max_bytes", "max_events", "max_delay")})
     with api.changing() as connection:
+        insist_on_credential(connection, caller.flows, name)
         new = NewStream(
             flow_id=given.flow_id, url=given.url, enabled=given.enabled, limits=limits,
             credential_id=credentials.id_for(connection, name, destination), **values,
@@ -156,6 +158,7 @@ def change_stream(
         values = _checked(before.destination, given.model_dump(exclude_unset=True))
         if "credential" in values:
             name = values.pop("credential")
+            insist_on_credential(connection, caller.flows, name)
             values["credential_id"] = credentials.id_for(connection, name, before.destination)
         if not values:
             return stream_shown(before)

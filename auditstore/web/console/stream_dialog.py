@@ -34,6 +34,7 @@ from auditstore.web.console.stream_wish import (
     typed_wish,
     wish_of,
 )
+from auditstore.web.reach import credentials_for
 
 
 @dataclass(slots=True)
@@ -115,15 +116,14 @@ def _as_it_stands(visit: Visit) -> Dialog:
     with visit.reading() as connection:
         of_flow = streams.find(connection, flow_id=visit.flow_id)
         wishes = [wish_of(service, shown_stream(service, of_flow)) for service in SERVICES]
-        return _made(connection, visit.flow_id, wishes, of_flow,
-                     on=any(wish.on for wish in wishes))  # fmt: skip
+        return _made(connection, visit, wishes, of_flow, on=any(wish.on for wish in wishes))
 
 
 def _as_typed(visit: Visit) -> Dialog:
     on = bool(visit.form.get("enabled"))
     with visit.reading() as connection:
         of_flow = streams.find(connection, flow_id=visit.flow_id)
-        known = credentials.find(connection)
+        known = credentials_for(connection, visit.person.flows)
         form = dict(visit.form)
         if not on:
             # Off is off for every service; what was typed for them stays in the form.
@@ -132,7 +132,7 @@ def _as_typed(visit: Visit) -> Dialog:
         if not visit.person.may_everywhere("administrator"):
             for wish in wishes:
                 _keep_own_identity(wish, of_flow)
-        return _made(connection, visit.flow_id, wishes, of_flow, on=on)
+        return _made(connection, visit, wishes, of_flow, on=on)
 
 
 def _keep_own_identity(wish: Wish, of_flow: Sequence[Stream]) -> None:
@@ -154,14 +154,15 @@ def _keep_own_identity(wish: Wish, of_flow: Sequence[Stream]) -> None:
 
 
 def _made(
-    connection: Any, flow_id: str, wishes: Sequence[Wish], of_flow: Sequence[Stream], *, on: bool
+    connection: Any, visit: Visit, wishes: Sequence[Wish], of_flow: Sequence[Stream], *, on: bool
 ) -> Dialog:
+    flow_id = visit.flow_id
     plans = [plan(wish, of_flow) for wish in wishes]
     shown_ids = {wish.stream_id for wish in wishes} | {
         each.target.stream_id for each in plans if each.target
     }
     return Dialog(
-        flow_id, plans, credentials.find(connection),
+        flow_id, plans, credentials_for(connection, visit.person.flows),
         {each.wish.service: key_preview(connection, flow_id, each.wish, each.target)
          for each in plans},
         [each for each in of_flow if each.stream_id not in shown_ids and each.enabled], on,

@@ -147,3 +147,37 @@ def test_who_changed_it_is_recorded(engine: sa.Engine, client: httpx.Client) -> 
         found = [(each.actor, each.action) for each in streams.changes(connection, 1)]
     actor = "API key 1 (a-administrator)"
     assert found == [(actor, "add"), (actor, "disable")]
+
+
+def test_a_key_for_one_flow_uses_no_other_flow_s_credential(
+    engine: sa.Engine,
+    client: httpx.Client,
+    client_of: Callable[[str], httpx.Client],
+    new_api_key: Callable[..., str],
+    refused: Refusal,
+) -> None:
+    """It may name those that the flow's own streams use, by every way that takes one."""
+    mine = client_of(new_api_key("operator", ["f"]))
+    assert "no s3 credential number 1" in refused(put(mine, **OLDER), 422)["message"]
+    place = {"bucket": "lead-events", "service": "aws", "credential_id": "1", "flow_id": "f"}
+    assert (
+        "no s3 credential number 1" in refused(mine.post("/firehose", json=place), 422)["message"]
+    )
+    wanted = {"flow_id": "f", "url": "s3://lead-events/mine", "credential": "s"}
+    assert "no credential 's'" in refused(mine.post("/api/v1/streams", json=wanted), 404)["message"]
+    assert standing(engine) == []
+
+    assert put(client, **OLDER).status_code == 200
+    assert put(mine, **OLDER | {"prefix": "elsewhere"}).status_code == 200
+    assert ("s3://lead-events/elsewhere", True, "s") in standing(engine)
+    assert mine.patch("/api/v1/streams/2", json={"credential": "a"}).status_code == 404
+
+
+def test_a_flow_whose_id_has_slashes(client: httpx.Client) -> None:
+    """It is one flow in every path, written plainly or encoded."""
+    wanted = {"firehose": OLDER}
+    assert client.put("/flows/a/b%2Fc", json=wanted).json()["id"] == "a/b/c"
+    older = {"firehose": "older"}
+    assert client.get("/flows/a%2Fb%2Fc", params=older).json()["firehose"] == OLDER
+    assert client.get("/api/v1/flows/a%2Fb%2Fc/reconciliations").json() == []
+    assert client.get("/flows/a/b").status_code == 404

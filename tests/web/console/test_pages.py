@@ -8,12 +8,13 @@ from collections.abc import Callable
 import httpx
 import sqlalchemy as sa
 from support.console_server import PASSWORD, Browser, FewPeople, token_in
-from support.stores import Place
+from support.stores import S3_SECRET, Place
 
-from auditstore import EventRepository, streams
+from auditstore import EventRepository, credentials, streams
 from auditstore.demo import flow_engine
 from auditstore.demo.flow_engine import LeadResult
 from auditstore.streams import NewStream
+from auditstore.vault import Vault, new_key
 
 PAGES = ("/flow", "/flow/events", "/flow/deliveries", "/flow/lead", "/flow/reconciliation",
          "/flow/activity", "/flow/stream")  # fmt: skip
@@ -109,6 +110,11 @@ def test_who_may_see_one_flow_sees_no_other(
     """Another flow's pages, the activity and the credentials are not there."""
     append(engine)
     append(engine, "flow-2")
+    with engine.begin() as connection:
+        credentials.add(
+            connection, Vault([new_key()]), name="known-elsewhere", kind="s3",
+            secret=dict(S3_SECRET), actor="test",
+        )  # fmt: skip
     finn = come_in("finn")
     assert "flow-1" in finn.get("/").text
     assert "flow-2" not in finn.get("/").text
@@ -117,6 +123,9 @@ def test_who_may_see_one_flow_sees_no_other(
         assert finn.get(path, id="flow-1").status_code == 200
     assert finn.get("/activity").status_code == 403
     assert finn.post("/flow/lead", id="flow-2").status_code == 404
+    # What no stream of the flow uses is no choice there.
+    assert "known-elsewhere" not in finn.get("/flow/stream", id="flow-1").text
+    assert "known-elsewhere" in come_in("olaf").get("/flow/stream", id="flow-1").text
 
 
 def test_a_viewer_changes_nothing(come_in: Callable[[str], Browser]) -> None:
