@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,33 @@ class Comparison:
     ours: str
     theirs: str
     target: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured value against a bound that it must stay under."""
+
+    what: str
+    value: float
+    unit: str
+    most: float
+    note: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether it stayed under."""
+        return self.value < self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Lines over one axis: by name, points of x and y."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    lines: dict[str, list[tuple[float, float]]]
 
 
 @dataclass(slots=True)
@@ -102,6 +129,22 @@ def report(
         "rates": {name: {**spread(rates), "all": rates} for name, rates in rounds.rates.items()},
         "ratios": told,
         "not_run": not_run,
+    }
+
+
+def tell(
+    about: dict[str, Any], figures: list[Figure], plots: list[Plot] | None = None
+) -> dict[str, Any]:
+    """Print a table of figures; what goes into the JSON."""
+    print("\n".join(f"{name}: {value}" for name, value in about.items()))
+    print("\n| what | measured | target | met | |\n|---|---|---|---|---|")
+    for each in figures:
+        print(f"| {each.what} | {each.value:,.3g} {each.unit} | < {each.most:,g} {each.unit} |"
+              f" {'yes' if each.met else 'no'} | {each.note} |")  # fmt: skip
+    return {
+        "machine": about,
+        "figures": [asdict(each) | {"met": each.met} for each in figures],
+        "plots": [asdict(each) for each in plots or []],
     }
 
 

@@ -22,7 +22,7 @@ def peak_of(command: Sequence[str], environment: Mapping[str, str], *, every: fl
         command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         while process.poll() is None:
-            peak = max(peak, sum(_resident(pid) for pid in _tree(process.pid)))
+            peak = max(peak, sum(resident(pid) for pid in _tree(process.pid)))
             time.sleep(every)
         if process.returncode != 0:
             said = process.stderr.read() if process.stderr else ""
@@ -41,7 +41,8 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Bytes that one process has in memory; 0 if it is not there."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     except OSError:

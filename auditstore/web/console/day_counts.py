@@ -16,7 +16,8 @@ from auditstore.sql.standing import limit_time
 
 DAYS: Final = 14
 _COUNTING_S: Final = 3.0
-_KEPT_S: Final = 60.0
+#: For how many seconds a count is shown again.
+KEPT_S = 60.0
 
 
 class DayCounts:
@@ -36,7 +37,7 @@ class DayCounts:
     ) -> dict[str, Mapping[date, int]]:
         """The counts of each flow that could be counted in time."""
         moment = self._clock()
-        self._kept = {key: each for key, each in self._kept.items() if moment - each[0] < _KEPT_S}
+        self._kept = {key: each for key, each in self._kept.items() if moment - each[0] < KEPT_S}
         missing = [each for each in flow_ids if (each, today) not in self._kept]
         if missing:
             since = datetime.combine(today - timedelta(days=DAYS - 1), datetime.min.time(), UTC)
