@@ -8,7 +8,7 @@ store's own growth is measured with it. Each step is measured `--rounds` times, 
 the other in every round where the store need not grow in between; medians count. Events are of
 300 bytes: what grows with their number, not their size, shows the more.
 
-- streams: 1 to 1,000, each with one file of 500 events: seconds an event, exported;
+- streams: 1 to 1,000, each with one file of 100 events: seconds an event, exported;
 - history: 100,000 to 5 million events in 90 days by month: microseconds an event, appended
   1,000 at a time and exported;
 - partitions: 1 to 120 by day, the same;
@@ -154,8 +154,8 @@ def _store(_: Any, stream: Stream) -> Any:
 
 
 def by_streams(arguments: argparse.Namespace) -> Series:
-    """One file of 500 events for each stream, however many there are."""
-    series, made = Series("streams", "streams", "µs an event"), 500
+    """One file of 100 events for each stream, however many there are."""
+    series, made = Series("streams", "streams", "µs an event"), 100
     sizes = [1, 10, 100] if arguments.quick else [1, 10, 100, 1000]
     with ExitStack() as stack:
         site = Site(stack)
@@ -248,7 +248,7 @@ def _processor_seconds(url: str, pids: list[int]) -> tuple[float, float]:
 def by_daemons(arguments: argparse.Namespace) -> Series:
     """A backlog of eight streams, taken by ever more exporters."""
     series = Series("daemons", "exporters", "µs of processor time an event")
-    each = 2_000 if arguments.quick else 25_000
+    each = 2_000 if arguments.quick else 10_000
     for size in [1, 2] if arguments.quick else [1, 2, 3, 4]:
         for _ in range(arguments.rounds):
             with ExitStack() as stack:

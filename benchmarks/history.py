@@ -19,6 +19,8 @@ from auditstore.sql import partitions, server
 #: A lead has so many events, one after the other.
 STEPS: Final = 4
 _BATCH: Final = 100_000
+# The function makes no more in one call.
+_AT_ONCE: Final = 100
 # n counts all events: one flow after the other has its next, evenly over the time.
 _FILL: Final = sa.text(
     "INSERT INTO auditstore.events (event_id, flow_id, lead_id, type, outcome, reason, step_id,"
@@ -65,10 +67,13 @@ def fill(
 def make_partitions(connection: Connection, *, period: str, days: int, ahead: int = 3) -> None:
     """Those of the days before now, today's, and the next ones."""
     now = server.clock(connection)
-    periods = days // (28 if period == "month" else 1) + ahead
-    partitions.make_partitions(
-        connection, period=period, first_at=now - timedelta(days=days), periods=periods
-    )
+    length = timedelta(days=28 if period == "month" else 1)
+    periods = days // length.days + ahead
+    for first in range(0, periods, _AT_ONCE):
+        partitions.make_partitions(
+            connection, period=period, first_at=now - timedelta(days=days) + first * length,
+            periods=min(_AT_ONCE, periods - first),
+        )  # fmt: skip
 
 
 def settle(engine: Engine) -> None:

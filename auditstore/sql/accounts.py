@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text
 
 from auditstore.sql.tables import api_keys, login_failures, readings, sessions, users
 
@@ -168,7 +170,18 @@ def insert_reading(connection: Connection, actor: str, flow_id: str, event_id: s
 def insert_readings(connection: Connection, actor: str, read: Sequence[tuple[str, str]]) -> None:
     """Append that somebody has read these events, each a flow's and an event's id."""
     if read:
+        # One statement for a page of a thousand.
         connection.execute(
-            insert(readings),
-            [{"actor": actor, "flow_id": flow, "event_id": event} for flow, event in read],
-        )
+            _INSERT_READINGS,
+            {
+                "actor": actor,
+                "flow_ids": [flow for flow, _ in read], "event_ids": [event for _, event in read],
+            },
+        )  # fmt: skip
+
+
+_INSERT_READINGS: Final = text(
+    "INSERT INTO auditstore.readings (actor, flow_id, event_id)"
+    " SELECT CAST(:actor AS text), flow_id, event_id"
+    " FROM unnest(:flow_ids, :event_ids) AS r (flow_id, event_id)"
+).bindparams(bindparam("flow_ids", type_=ARRAY(Text)), bindparam("event_ids", type_=ARRAY(Text)))

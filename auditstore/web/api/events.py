@@ -207,7 +207,7 @@ def _array(api: Api, found: list[Key], cut: Shape | None) -> Iterator[bytes]:
     for first in range(0, len(found), _CHUNK):
         with api.reading() as connection:
             snapshots = sql.snapshots(connection, found[first : first + _CHUNK])
-        for payload in snapshots:
-            yield separator + (cut(payload) if cut else payload)
-            separator = b","
+        # A chunk at once: each piece that is yielded passes from thread to thread.
+        yield separator + b",".join(map(cut, snapshots) if cut else snapshots)
+        separator = b","
     yield b"[]" if separator == b"[" else b"]"
